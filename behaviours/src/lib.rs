@@ -1,0 +1,1 @@
+//! libp2p protocols of Quorate, ignorant of keys, rings and siblings.

@@ -1,0 +1,1 @@
+//! Quorate: a leaderless, replicated key-value store whose nodes are libp2p peers.
