@@ -1,0 +1,115 @@
+//! The storage interface: tables of ordered byte rows under transactions.
+//!
+//! What is assumed of the medium: a committed transaction survives a crash of the process (and, where durability is
+//! `sync`, of the machine) as a whole; one that was dropped or whose commit failed leaves no trace; transactions
+//! commit in the order in which they were made; a read transaction sees one committed state. Nothing is assumed of
+//! single bytes: every record carries its own checksum (`replica/record.rs`).
+//!
+//! There is one writer at a time. What the rows mean is not known here; how their keys are laid out is in [`schema`].
+
+pub mod memory;
+pub mod schema;
+
+#[cfg(feature = "node")]
+pub mod lmdb;
+
+use thiserror::Error;
+
+/// The tables of a store. Rows are ordered by the bytes of their keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// Single facts about this store: format version, epochs, boot number, clean stop.
+    Meta,
+    /// One row per key: the object and its local record.
+    Objects,
+    /// One row per membership change.
+    History,
+    /// One row per peer ever met: its highest boot number.
+    Peers,
+}
+
+impl Table {
+    /// All of them.
+    pub const ALL: [Table; 4] = [Table::Meta, Table::Objects, Table::History, Table::Peers];
+}
+
+/// Why the store did not do what it was asked. The transaction it happened in must be dropped; nothing of it stays.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum StoreError {
+    /// No room: disk or map are full. Reads go on; a later retry may succeed.
+    #[error("the store is full: {detail}")]
+    Full {
+        /// What the medium said.
+        detail: String,
+    },
+    /// The medium refused or failed. Reads may go on.
+    #[error("the store failed: {detail}")]
+    Failed {
+        /// What the medium said.
+        detail: String,
+    },
+    /// A row is not what this program wrote; see the detail.
+    #[error("the store is damaged: {detail}")]
+    Damaged {
+        /// Which row, and what is wrong with it.
+        detail: String,
+    },
+}
+
+/// Whether a visit of rows goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Walk {
+    /// Show the next row.
+    On,
+    /// Enough.
+    Stop,
+}
+
+/// One committed state of the store.
+pub trait ReadTxn {
+    /// The row of `key`, if there is one.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<&[u8]>, StoreError>;
+
+    /// Shows the rows whose keys are at least `from`, in order of their keys, until `visit` says stop.
+    fn visit(
+        &self,
+        table: Table,
+        from: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<Walk, StoreError>,
+    ) -> Result<(), StoreError>;
+
+    /// Number of rows in `table`. Cheap: kept by the store, not counted.
+    fn count(&self, table: Table) -> Result<u64, StoreError>;
+}
+
+/// A transaction that sees its own changes. Dropping it leaves no trace.
+pub trait WriteTxn: ReadTxn {
+    /// Sets the row of `key`.
+    fn put(&mut self, table: Table, key: &[u8], row: &[u8]) -> Result<(), StoreError>;
+
+    /// Removes the row of `key`. Returns whether there was one.
+    fn delete(&mut self, table: Table, key: &[u8]) -> Result<bool, StoreError>;
+
+    /// Makes all changes durable at once. After an error nothing of them is promised: some media cannot tell.
+    fn commit(self) -> Result<(), StoreError>
+    where
+        Self: Sized;
+}
+
+/// A store: any number of readers, one writer.
+pub trait Store {
+    /// See [`Store::read`].
+    type Read<'a>: ReadTxn
+    where
+        Self: 'a;
+    /// See [`Store::write`].
+    type Write<'a>: WriteTxn
+    where
+        Self: 'a;
+
+    /// The latest committed state.
+    fn read(&self) -> Result<Self::Read<'_>, StoreError>;
+
+    /// Begins the one write transaction. Waits while another is open.
+    fn write(&self) -> Result<Self::Write<'_>, StoreError>;
+}
