@@ -7,3 +7,6 @@ pub mod change;
 pub mod history;
 pub mod view;
 pub mod liveness;
+
+#[cfg(test)]
+mod properties;

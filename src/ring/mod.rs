@@ -30,6 +30,9 @@ use crate::{
 pub mod token;
 pub mod preference;
 
+#[cfg(test)]
+mod properties;
+
 /// A member as the ring sees it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RingMember {
