@@ -342,3 +342,25 @@ fn position(change: &Change) -> (u64, NodeId, u64) {
 /// nobody can drive the time to its end, for lack of room for so many changes.
 const LAMPORT_STEP_MAX: u64 = 1 << 32;
 const _: () = assert!((HISTORY_COUNT_MAX as u64 + 1) * LAMPORT_STEP_MAX < COUNTER_MAX);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::token::PartitionCount;
+
+    #[test]
+    fn a_full_history_takes_nothing_more_but_still_knows_what_it_has() {
+        let signer = Signer::from_seed([1; 32]);
+        let mut history = History::new(Name::new("quorate").unwrap());
+        let parameters = Parameters { partitions: PartitionCount::new(8).unwrap(), replicas: 3 };
+        let founding = history.next_change(&signer, ChangeKind::Founded(parameters));
+        history.insert(founding.clone()).unwrap();
+
+        history.count = HISTORY_COUNT_MAX;
+        let other = Signer::from_seed([2; 32]);
+        let full = HistoryError::Full { count: HISTORY_COUNT_MAX, authors: 1 };
+        let second = History::new(history.cluster_name.clone()).next_change(&other, ChangeKind::Founded(parameters));
+        assert_eq!(history.insert(second), Err(full));
+        assert_eq!(history.insert(founding), Ok(Inserted::Known));
+    }
+}

@@ -232,6 +232,15 @@ fn forged_changes_are_refused() {
     check_refused(&mut history, forgery, HistoryError::BadSignature);
 }
 
+/// An author may sign the same words twice, with different results; that is no fork.
+#[test]
+fn a_known_change_stays_known_under_another_signature() {
+    let mut history = founded_by_one();
+    let known = history.iter().next().unwrap().clone();
+    assert_eq!(history.insert(Change { signature: Signature([7; 64]), ..known.clone() }), Ok(Inserted::Known));
+    assert_eq!(history.iter().next(), Some(&known));
+}
+
 #[test]
 fn a_gap_names_what_is_missing() {
     let mut source = founded_by_one();

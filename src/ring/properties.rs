@@ -239,7 +239,7 @@ fn members_without_a_zone_share_one_zone() {
 #[test]
 fn the_rows_of_known_members_never_change() {
     let zones = [None, None, Some(zone_called(1)), Some(zone_called(1)), Some(zone_called(2))];
-    let members = (1..).zip(zones).map(|(n, zone)| RingMember { zone, weight: n, ..member(NodeId([n as u8; 32])) });
+    let members = (1_u8..).zip(zones).map(|(n, zone)| RingMember { zone, weight: n.into(), ..member(NodeId([n; 32])) });
     let ring = Ring::new(members.collect(), partitions(8), 3);
     let row = |partition| ring.row(partition).iter().map(|node| format!("{:02x}", node.0[0])).collect::<String>();
     let rows: Vec<String> = ring.partitions().iter().map(row).collect();
