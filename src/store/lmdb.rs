@@ -8,8 +8,8 @@
 //! a failure to write a meta page LMDB serves nothing more, not even reads: drop the store and open it anew.
 //!
 //! The file is as long as the map, most of it a hole that takes no room (`du` tells the truth, `ls` does not); the
-//! reason is in [`lmdb_file`](crate::store::lmdb_file), as is all that must be known of a directory before it is opened. This is the only
-//! file of the package with `unsafe` code: opening the map, and making it larger.
+//! reason is in [`lmdb_file`](crate::store::lmdb_file), as is all that must be known of a directory before it is
+//! opened. This is the only file of the package with `unsafe` code: opening the map, and making it larger.
 
 use std::{
     fmt, fs,
@@ -87,15 +87,16 @@ impl LmdbStore {
             DataFile::Fresh => 0,
             DataFile::Whole { length_bytes } => length_bytes,
         };
-        let map_size_bytes = options.map_size_bytes.max(length_bytes).max(MAP_SIZE_MIN_BYTES);
+        let size_bytes = options.map_size_bytes.clamp(MAP_SIZE_MIN_BYTES, MAP_SIZE_MAX_BYTES).max(length_bytes);
+        let size_bytes = size_bytes.next_multiple_of(PAGE_MULTIPLE_BYTES);
         let refused = |error: heed::Error| OpenError::Refused { path: dir.to_owned(), detail: error.to_string() };
 
-        let env = open_env(dir, whole_pages(map_size_bytes), options.durability).map_err(refused)?;
+        let env = open_env(dir, size_bytes, options.durability).map_err(refused)?;
         // Before the first transaction, so that the file is never shorter than its last page.
-        lmdb_file::stretch(dir, env.info().map_size as u64)?;
+        lmdb_file::stretch(dir, size_bytes)?;
         env.clear_stale_readers().map_err(refused)?;
         let tables = open_tables(&env).map_err(refused)?;
-        Ok(LmdbStore { env, tables, gate: Gate::default(), dir: dir.to_owned(), _claim: claim })
+        Ok(LmdbStore { env, tables, gate: Gate::new(size_bytes), dir: dir.to_owned(), _claim: claim })
     }
 
     /// Puts all commits on the disk. What [`Durability::Periodic`] needs now and then; else there is nothing to do.
@@ -110,23 +111,29 @@ impl LmdbStore {
     /// none open. When some are still open after ten seconds, nothing is changed and the error says so.
     pub fn grow(&self) -> Result<u64, StoreError> {
         let mut closed = self.gate.close()?;
-        let now_bytes = self.env.info().map_size as u64;
-        let size = whole_pages(now_bytes + now_bytes.min(GROWTH_MAX_BYTES));
-        lmdb_file::stretch(&self.dir, size as u64).map_err(|error| match error {
+        let now_bytes = closed.state.map_size_bytes;
+        let size_bytes = (now_bytes + now_bytes.min(GROWTH_MAX_BYTES)).min(MAP_SIZE_MAX_BYTES);
+        if size_bytes <= now_bytes {
+            return Err(StoreError::Full { detail: format!("the map has its largest size, {now_bytes} bytes") });
+        }
+        lmdb_file::stretch(&self.dir, size_bytes).map_err(|error| match error {
             OpenError::Io { source, .. } => io_store_error(&source),
             other => StoreError::Failed { detail: other.to_string() },
         })?;
-        resize(&self.env, size, &closed).map_err(|error| {
+        if let Err(error) = resize(&self.env, size_bytes, &closed) {
             // LMDB has already let go of the old map.
-            closed.gate.is_broken = true;
-            StoreError::Failed { detail: format!("the map could not be made {size} bytes large: {error}") }
-        })?;
-        Ok(size as u64)
+            closed.state.is_broken = true;
+            return Err(StoreError::Failed {
+                detail: format!("the map could not be made {size_bytes} bytes large: {error}"),
+            });
+        }
+        closed.state.map_size_bytes = size_bytes;
+        Ok(size_bytes)
     }
 
     /// Size of the map in bytes: how much the store can hold before it must grow.
     pub fn map_size_bytes(&self) -> u64 {
-        self.env.info().map_size as u64
+        self.gate.lock().map_size_bytes
     }
 
     /// Copies the latest committed state into a new file at `path`, without holding up writers. In an empty directory
@@ -235,19 +242,19 @@ impl WriteTxn for LmdbWrite<'_> {
     }
 }
 
-type Rows = Database<Bytes, Bytes>;
+type Rows = Database<'static, Bytes, Bytes>;
 type Tables = [Rows; Table::ALL.len()];
 
 /// Counts the transactions that are open, and keeps new ones out while the map changes its place.
-#[derive(Default)]
 struct Gate {
     state: Mutex<GateState>,
     changed: Condvar,
 }
 
-#[derive(Default)]
 struct GateState {
     open_count: usize,
+    /// Kept here because to ask LMDB means to read from the map, which may be moving.
+    map_size_bytes: u64,
     is_closed: bool,
     /// The map is gone: nothing may be read any more.
     is_broken: bool,
@@ -258,38 +265,43 @@ struct Pass<'a>(&'a Gate);
 
 /// A closed [`Gate`] that nobody is inside of; it opens when this is dropped.
 struct Closed<'a> {
-    gate: MutexGuard<'a, GateState>,
+    state: MutexGuard<'a, GateState>,
     changed: &'a Condvar,
 }
 
 impl Gate {
+    fn new(map_size_bytes: u64) -> Gate {
+        let state = GateState { open_count: 0, map_size_bytes, is_closed: false, is_broken: false };
+        Gate { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
     fn enter(&self) -> Result<Pass<'_>, StoreError> {
-        let state = self.changed.wait_while(self.lock(), |state| state.is_closed);
-        let mut state = state.unwrap_or_else(PoisonError::into_inner);
-        if state.is_broken {
-            return Err(StoreError::Failed { detail: "the map of the store is gone; open it anew".to_owned() });
-        }
-        state.open_count += 1;
+        self.wait_until_open()?.open_count += 1;
         Ok(Pass(self))
     }
 
     fn close(&self) -> Result<Closed<'_>, StoreError> {
-        let state = self.changed.wait_while(self.lock(), |state| state.is_closed);
-        let mut state = state.unwrap_or_else(PoisonError::into_inner);
-        if state.is_broken {
-            return Err(StoreError::Failed { detail: "the map of the store is gone; open it anew".to_owned() });
-        }
+        let mut state = self.wait_until_open()?;
         state.is_closed = true;
         let waited = self.changed.wait_timeout_while(state, GROWTH_PATIENCE, |state| state.open_count > 0);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         let open_count = state.open_count;
-        let closed = Closed { gate: state, changed: &self.changed };
+        let closed = Closed { state, changed: &self.changed };
         if open_count > 0 {
             return Err(StoreError::Failed {
                 detail: format!("the map cannot grow while transactions are open: {open_count} did not end"),
             });
         }
         Ok(closed)
+    }
+
+    fn wait_until_open(&self) -> Result<MutexGuard<'_, GateState>, StoreError> {
+        let state = self.changed.wait_while(self.lock(), |state| state.is_closed);
+        let state = state.unwrap_or_else(PoisonError::into_inner);
+        if state.is_broken {
+            return Err(StoreError::Failed { detail: "the map of the store is gone; open it anew".to_owned() });
+        }
+        Ok(state)
     }
 
     fn lock(&self) -> MutexGuard<'_, GateState> {
@@ -306,15 +318,15 @@ impl Drop for Pass<'_> {
 
 impl Drop for Closed<'_> {
     fn drop(&mut self) {
-        self.gate.is_closed = false;
+        self.state.is_closed = false;
         self.changed.notify_all();
     }
 }
 
 #[expect(unsafe_code, reason = "opening a memory map is unsafe by nature")]
-fn open_env(dir: &Path, map_size: usize, durability: Durability) -> heed::Result<Env<WithoutTls>> {
+fn open_env(dir: &Path, size_bytes: u64, durability: Durability) -> heed::Result<Env<WithoutTls>> {
     let mut options = EnvOpenOptions::new().read_txn_without_tls();
-    options.map_size(map_size).max_readers(READER_COUNT_MAX).max_dbs(TABLE_COUNT_MAX);
+    options.map_size(as_size(size_bytes)).max_readers(READER_COUNT_MAX).max_dbs(TABLE_COUNT_MAX);
     // SAFETY: The map stays valid as long as nobody else changes or cuts the file. The caller holds the claim on the
     // directory, so no other node has the file open, here or in another process; its owner was checked to be us; its
     // length was checked against its meta pages. NO_SYNC is unsafe only for what a crash of the machine leaves, and
@@ -331,9 +343,9 @@ fn open_env(dir: &Path, map_size: usize, durability: Durability) -> heed::Result
 }
 
 #[expect(unsafe_code, reason = "LMDB does not check that no transaction is open; the closed gate proves it")]
-fn resize(env: &Env<WithoutTls>, size: usize, _closed: &Closed<'_>) -> heed::Result<()> {
+fn resize(env: &Env<WithoutTls>, size_bytes: u64, _closed: &Closed<'_>) -> heed::Result<()> {
     // SAFETY: Every transaction holds a pass of the gate until it has ended; the gate is closed and nobody is inside.
-    unsafe { env.resize(size) }
+    unsafe { env.resize(as_size(size_bytes)) }
 }
 
 fn open_tables(env: &Env<WithoutTls>) -> heed::Result<Tables> {
@@ -400,15 +412,17 @@ fn io_store_error(error: &std::io::Error) -> StoreError {
     }
 }
 
-/// `size_bytes` rounded up to whole pages, of whatever size pages are.
-fn whole_pages(size_bytes: u64) -> usize {
-    usize::try_from(size_bytes.next_multiple_of(PAGE_MULTIPLE_BYTES)).unwrap_or(usize::MAX - (usize::MAX % 65_536))
+/// Lossless: only machines of 64 bits are built for.
+fn as_size(size_bytes: u64) -> usize {
+    usize::try_from(size_bytes).unwrap_or(usize::MAX)
 }
 
 /// A multiple of the page size of every machine.
 const PAGE_MULTIPLE_BYTES: u64 = 65_536;
 /// The tables themselves need a few pages.
 const MAP_SIZE_MIN_BYTES: u64 = 4 * PAGE_MULTIPLE_BYTES;
+/// 8 TiB: what common file systems let a file be.
+const MAP_SIZE_MAX_BYTES: u64 = 8 << 40;
 const GROWTH_MAX_BYTES: u64 = 16 << 30;
 const GROWTH_PATIENCE: Duration = Duration::from_secs(10);
 /// Read transactions at once; one more is refused. Each takes 64 bytes of LMDB's lock file.
