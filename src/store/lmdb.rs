@@ -154,9 +154,20 @@ impl LmdbStore {
         synced
     }
 
+    fn full_or_failed(&self, error: &std::io::Error) -> StoreError {
+        match lmdb_file::free_bytes(&self.dir) {
+            Ok(free_bytes) if free_bytes < FREE_BYTES_MIN => {
+                StoreError::Full { detail: format!("{error}; {} has {free_bytes} bytes left", self.dir.display()) }
+            }
+            _ => io_store_error(error),
+        }
+    }
+
     fn store_error(&self, error: heed::Error) -> StoreError {
         match error {
             heed::Error::Mdb(MdbError::MapFull) => StoreError::MapFull { map_bytes: self.map_size_bytes() },
+            // What LMDB makes of a write that was cut short, which is how a disk runs full.
+            heed::Error::Io(error) if error.raw_os_error() == Some(EIO) => self.full_or_failed(&error),
             other => plain_store_error(&other),
         }
     }
@@ -429,3 +440,7 @@ const GROWTH_PATIENCE: Duration = Duration::from_secs(10);
 const READER_COUNT_MAX: u32 = 256;
 /// More than there are, for tables of later versions.
 const TABLE_COUNT_MAX: u32 = 16;
+/// A disk with less room, in bytes, that has just failed to write was full.
+const FREE_BYTES_MIN: u64 = 1 << 20;
+/// Linux's, macOS's and the BSDs' number for an input/output error.
+const EIO: i32 = 5;

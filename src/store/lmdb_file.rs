@@ -195,6 +195,12 @@ pub(crate) fn stretch(dir: &Path, length_bytes: u64) -> Result<(), OpenError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("sync", dir))
 }
 
+/// Room that the file system of `dir` has left for us, in bytes.
+pub(crate) fn free_bytes(dir: &Path) -> io::Result<u64> {
+    let file_system = rustix::fs::statvfs(dir)?;
+    Ok(file_system.f_bavail.saturating_mul(file_system.f_frsize))
+}
+
 /// One of the two meta pages; the newest says what the file holds.
 #[derive(Debug, Clone, Copy)]
 struct Meta {
