@@ -3,6 +3,14 @@
 //! And what only the one on disk can suffer: files that were cut or overwritten, directories in use or of other users,
 //! full maps and full disks. Where a signal would be the failure, the store is opened in a process of its own.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that cannot go on may panic, and says where it skips"
+)]
+
 use std::{
     fs,
     os::unix::{

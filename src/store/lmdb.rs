@@ -16,8 +16,6 @@ use std::{
     marker::PhantomData,
     ops::Bound,
     path::{Path, PathBuf},
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use heed::{
@@ -26,8 +24,9 @@ use heed::{
 };
 
 use crate::store::{
-    ReadTxn, Store, StoreError, Table, Walk, WriteTxn, check_row_key,
+    ReadTxn, Store, StoreError, Table, Visitor, Walk, WriteTxn, check_row_key,
     lmdb_file::{self, Claim, DataFile, OpenError},
+    lmdb_gate::{Closed, Gate, Pass},
 };
 
 /// When a commit is on the disk.
@@ -108,10 +107,10 @@ impl LmdbStore {
     /// Makes the map larger: twice as large, but at most by 16 GiB. Returns its new size in bytes.
     ///
     /// Waits for transactions that are open to end, and lets new ones wait meanwhile. The thread that calls must have
-    /// none open. When some are still open after ten seconds, nothing is changed and the error says so.
+    /// none open, and no thread should open a second one while it has one. When some are still open after ten seconds, nothing is changed and the error says so.
     pub fn grow(&self) -> Result<u64, StoreError> {
         let mut closed = self.gate.close()?;
-        let now_bytes = closed.state.map_size_bytes;
+        let now_bytes = closed.map_size_bytes();
         let size_bytes = (now_bytes + now_bytes.min(GROWTH_MAX_BYTES)).min(MAP_SIZE_MAX_BYTES);
         if size_bytes <= now_bytes {
             return Err(StoreError::Full { detail: format!("the map has its largest size, {now_bytes} bytes") });
@@ -122,18 +121,18 @@ impl LmdbStore {
         })?;
         if let Err(error) = resize(&self.env, size_bytes, &closed) {
             // LMDB has already let go of the old map.
-            closed.state.is_broken = true;
+            closed.break_down();
             return Err(StoreError::Failed {
                 detail: format!("the map could not be made {size_bytes} bytes large: {error}"),
             });
         }
-        closed.state.map_size_bytes = size_bytes;
+        closed.set_map_size_bytes(size_bytes);
         Ok(size_bytes)
     }
 
     /// Size of the map in bytes: how much the store can hold before it must grow.
     pub fn map_size_bytes(&self) -> u64 {
-        self.gate.lock().map_size_bytes
+        self.gate.map_size_bytes()
     }
 
     /// Copies the latest committed state into a new file at `path`, without holding up writers. In an empty directory
@@ -201,12 +200,7 @@ impl ReadTxn for LmdbRead<'_> {
         get(&self.txn, of(&self.tables, table), key)
     }
 
-    fn visit(
-        &self,
-        table: Table,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<Walk, StoreError>,
-    ) -> Result<(), StoreError> {
+    fn visit(&self, table: Table, from: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError> {
         visit_rows(&self.txn, of(&self.tables, table), from, visit)
     }
 
@@ -220,12 +214,7 @@ impl ReadTxn for LmdbWrite<'_> {
         get(&self.txn, of(&self.store.tables, table), key)
     }
 
-    fn visit(
-        &self,
-        table: Table,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<Walk, StoreError>,
-    ) -> Result<(), StoreError> {
+    fn visit(&self, table: Table, from: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError> {
         visit_rows(&self.txn, of(&self.store.tables, table), from, visit)
     }
 
@@ -255,84 +244,6 @@ impl WriteTxn for LmdbWrite<'_> {
 
 type Rows = Database<'static, Bytes, Bytes>;
 type Tables = [Rows; Table::ALL.len()];
-
-/// Counts the transactions that are open, and keeps new ones out while the map changes its place.
-struct Gate {
-    state: Mutex<GateState>,
-    changed: Condvar,
-}
-
-struct GateState {
-    open_count: usize,
-    /// Kept here because to ask LMDB means to read from the map, which may be moving.
-    map_size_bytes: u64,
-    is_closed: bool,
-    /// The map is gone: nothing may be read any more.
-    is_broken: bool,
-}
-
-/// One open transaction in the count of a [`Gate`].
-struct Pass<'a>(&'a Gate);
-
-/// A closed [`Gate`] that nobody is inside of; it opens when this is dropped.
-struct Closed<'a> {
-    state: MutexGuard<'a, GateState>,
-    changed: &'a Condvar,
-}
-
-impl Gate {
-    fn new(map_size_bytes: u64) -> Gate {
-        let state = GateState { open_count: 0, map_size_bytes, is_closed: false, is_broken: false };
-        Gate { state: Mutex::new(state), changed: Condvar::new() }
-    }
-
-    fn enter(&self) -> Result<Pass<'_>, StoreError> {
-        self.wait_until_open()?.open_count += 1;
-        Ok(Pass(self))
-    }
-
-    fn close(&self) -> Result<Closed<'_>, StoreError> {
-        let mut state = self.wait_until_open()?;
-        state.is_closed = true;
-        let waited = self.changed.wait_timeout_while(state, GROWTH_PATIENCE, |state| state.open_count > 0);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let open_count = state.open_count;
-        let closed = Closed { state, changed: &self.changed };
-        if open_count > 0 {
-            return Err(StoreError::Failed {
-                detail: format!("the map cannot grow while transactions are open: {open_count} did not end"),
-            });
-        }
-        Ok(closed)
-    }
-
-    fn wait_until_open(&self) -> Result<MutexGuard<'_, GateState>, StoreError> {
-        let state = self.changed.wait_while(self.lock(), |state| state.is_closed);
-        let state = state.unwrap_or_else(PoisonError::into_inner);
-        if state.is_broken {
-            return Err(StoreError::Failed { detail: "the map of the store is gone; open it anew".to_owned() });
-        }
-        Ok(state)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, GateState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Pass<'_> {
-    fn drop(&mut self) {
-        self.0.lock().open_count -= 1;
-        self.0.changed.notify_all();
-    }
-}
-
-impl Drop for Closed<'_> {
-    fn drop(&mut self) {
-        self.state.is_closed = false;
-        self.changed.notify_all();
-    }
-}
 
 #[expect(unsafe_code, reason = "opening a memory map is unsafe by nature")]
 fn open_env(dir: &Path, size_bytes: u64, durability: Durability) -> heed::Result<Env<WithoutTls>> {
@@ -387,12 +298,7 @@ fn get<'txn>(txn: &'txn RoTxn<'_>, rows: &Rows, key: &[u8]) -> Result<Option<&'t
     rows.get(txn, key).map_err(|error| plain_store_error(&error))
 }
 
-fn visit_rows(
-    txn: &RoTxn<'_>,
-    rows: &Rows,
-    from: &[u8],
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<Walk, StoreError>,
-) -> Result<(), StoreError> {
+fn visit_rows(txn: &RoTxn<'_>, rows: &Rows, from: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError> {
     let start = if from.is_empty() { Bound::Unbounded } else { Bound::Included(from) };
     let range = (start, Bound::Unbounded);
     for entry in rows.range(txn, &range).map_err(|error| plain_store_error(&error))? {
@@ -435,7 +341,6 @@ const MAP_SIZE_MIN_BYTES: u64 = 4 * PAGE_MULTIPLE_BYTES;
 /// 8 TiB: what common file systems let a file be.
 const MAP_SIZE_MAX_BYTES: u64 = 8 << 40;
 const GROWTH_MAX_BYTES: u64 = 16 << 30;
-const GROWTH_PATIENCE: Duration = Duration::from_secs(10);
 /// Read transactions at once; one more is refused. Each takes 64 bytes of LMDB's lock file.
 const READER_COUNT_MAX: u32 = 256;
 /// More than there are, for tables of later versions.

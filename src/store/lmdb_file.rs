@@ -3,7 +3,7 @@
 //! LMDB maps its file. Where the file is shorter than its pages say, a read is a SIGBUS that ends the process, and
 //! LMDB itself does not look. So the two meta pages are read here by hand, and the length of the file is compared with
 //! the last page they name. LMDB may count pages at the end that it has never written (freed in the transaction that
-//! took them), therefore [`stretch`] makes the file as long as the map, without taking room on the disk: a file that
+//! took them), therefore `stretch` makes the file as long as the map, without taking room on the disk: a file that
 //! ends before its last page has then always been cut.
 //!
 //! Not noticed here: damage inside the pages of a tree. Records have checksums, inner pages have none.
@@ -93,7 +93,7 @@ pub enum OpenError {
     },
 }
 
-/// The sole right to use a directory, from [`claim`] until it is dropped or the process ends, however it ends.
+/// The sole right to use a directory, from `claim` until it is dropped or the process ends, however it ends.
 #[derive(Debug)]
 pub(crate) struct Claim {
     /// Holds the lock while it is open.

@@ -15,7 +15,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::store::{ReadTxn, Store, StoreError, Table, Walk, WriteTxn, check_row_key};
+use crate::store::{ReadTxn, Store, StoreError, Table, Visitor, Walk, WriteTxn, check_row_key};
 
 /// A store in memory.
 #[derive(Debug, Default)]
@@ -106,12 +106,7 @@ impl ReadTxn for MemoryRead {
         Ok(self.state.rows(table).get(key).map(|row| &**row))
     }
 
-    fn visit(
-        &self,
-        table: Table,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<Walk, StoreError>,
-    ) -> Result<(), StoreError> {
+    fn visit(&self, table: Table, from: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError> {
         for (key, row) in self.state.rows(table).range::<[u8], _>(starting(from)) {
             if visit(key, row)? == Walk::Stop {
                 break;
@@ -134,12 +129,7 @@ impl ReadTxn for MemoryWrite<'_> {
         })
     }
 
-    fn visit(
-        &self,
-        table: Table,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<Walk, StoreError>,
-    ) -> Result<(), StoreError> {
+    fn visit(&self, table: Table, from: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError> {
         let layers = Layers {
             base: self.base.rows(table).range::<[u8], _>(starting(from)).peekable(),
             changes: self.changes[usize::from(table.number())].range::<[u8], _>(starting(from)).peekable(),
@@ -225,9 +215,11 @@ impl Snapshot {
     }
 }
 
-type Rows = BTreeMap<Arc<[u8]>, Arc<[u8]>>;
+type Row = Arc<[u8]>;
+type Rows = BTreeMap<Arc<[u8]>, Row>;
 /// What a transaction has changed of a table: the new row, or `None` where it removed one.
-type Changes = BTreeMap<Arc<[u8]>, Option<Arc<[u8]>>>;
+type Changes = BTreeMap<Arc<[u8]>, Option<Row>>;
+type Range<'a, T> = btree_map::Range<'a, Arc<[u8]>, T>;
 
 #[derive(Debug)]
 struct Fault {
@@ -237,8 +229,8 @@ struct Fault {
 
 /// The rows of a table as a transaction sees them: its changes laid over the base, both in the order of keys.
 struct Layers<'a> {
-    base: Peekable<btree_map::Range<'a, Arc<[u8]>, Arc<[u8]>>>,
-    changes: Peekable<btree_map::Range<'a, Arc<[u8]>, Option<Arc<[u8]>>>>,
+    base: Peekable<Range<'a, Row>>,
+    changes: Peekable<Range<'a, Option<Row>>>,
 }
 
 impl<'a> Iterator for Layers<'a> {

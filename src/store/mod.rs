@@ -17,6 +17,8 @@ pub mod memory;
 pub mod lmdb;
 #[cfg(feature = "node")]
 pub mod lmdb_file;
+#[cfg(feature = "node")]
+mod lmdb_gate;
 
 use thiserror::Error;
 
@@ -88,18 +90,16 @@ pub enum Walk {
     Stop,
 }
 
+/// What is shown the rows of a table, one by one: key, row. An error ends the visit and is handed on.
+pub type Visitor<'a> = dyn FnMut(&[u8], &[u8]) -> Result<Walk, StoreError> + 'a;
+
 /// One committed state of the store.
 pub trait ReadTxn {
     /// The row of `key`, if there is one.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<&[u8]>, StoreError>;
 
     /// Shows the rows whose keys are at least `from`, in order of their keys, until `visit` says stop.
-    fn visit(
-        &self,
-        table: Table,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<Walk, StoreError>,
-    ) -> Result<(), StoreError>;
+    fn visit(&self, table: Table, from: &[u8], visit: &mut Visitor<'_>) -> Result<(), StoreError>;
 
     /// Number of rows in `table`. Cheap: kept by the store, not counted.
     fn count(&self, table: Table) -> Result<u64, StoreError>;
