@@ -1,0 +1,231 @@
+//! One key's state: its concurrent values, and what they have seen.
+//!
+//! An [`Object`] is a dotted version vector set. Invariant: its clock covers the dot of every sibling; siblings are
+//! strictly ascending by dot. It never picks a winner, never looks at a clock on the wall, and knows neither its key
+//! nor where it is stored. Who may mint a dot is decided in `epochs.rs`.
+//!
+//! Encoded as the CBOR array `[clock, [sibling…]]`, a sibling as `[dot, op, value, written_at, expires_at]`.
+
+use std::{collections::BTreeSet, mem};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::{
+    causality::{
+        dot::{Actor, Dot},
+        version_vector::VersionVector,
+    },
+    clock::WallTime,
+    digest::{Digest, Domain},
+    ident::{OpId, Value},
+};
+
+/// The state of one key. The default has never been written.
+///
+/// Equal objects have equal [`canonical_bytes`](Object::canonical_bytes). Decoding refuses bytes that break the
+/// invariant of the module; the number of siblings is bounded by the frame they came in, since a merge is never refused.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Object {
+    clock: VersionVector,
+    siblings: Vec<Sibling>,
+}
+
+/// One value that no other known write has replaced. Ordered by dot first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "SiblingParts", from = "SiblingParts")]
+pub struct Sibling {
+    /// The write that made it.
+    pub dot: Dot,
+    /// The client's name for that write, equal in all its retries.
+    pub op: OpId,
+    /// What was written.
+    pub value: Value,
+    /// When, as the coordinator's clock had it. For people; orders nothing.
+    pub written_at: WallTime,
+    /// From when on it is invisible; `None` is never.
+    pub expires_at: Option<WallTime>,
+}
+
+/// A sibling that has not got its dot yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewValue {
+    /// See [`Sibling::op`].
+    pub op: OpId,
+    /// See [`Sibling::value`].
+    pub value: Value,
+    /// See [`Sibling::written_at`].
+    pub written_at: WallTime,
+    /// See [`Sibling::expires_at`].
+    pub expires_at: Option<WallTime>,
+}
+
+impl Object {
+    /// What has been seen of this key.
+    pub fn clock(&self) -> &VersionVector {
+        &self.clock
+    }
+
+    /// All siblings, expired and doubled ones too, strictly ascending by dot. Empty if deleted or never written.
+    pub fn siblings(&self) -> &[Sibling] {
+        &self.siblings
+    }
+
+    /// Takes in what `other` has seen. Returns whether anything changed. Commutative, associative, idempotent.
+    ///
+    /// The clock becomes the pointwise maximum. A sibling survives if both have it, or if one has it and the clock of
+    /// the other does not cover its dot. Costs the length of both.
+    ///
+    /// Should a dot carry two contents (some store broke the rule of `epochs.rs`), the greater by the order of
+    /// [`Sibling`] is kept: one of the two is lost, but all replicas agree on which.
+    pub fn merge(&mut self, other: Object) -> bool {
+        let mut changed = !self.clock.covers_all(&other.clock);
+        let mut merged = Vec::with_capacity(self.siblings.len().max(other.siblings.len()));
+        let mut theirs = other.siblings.into_iter().peekable();
+        for mine in mem::take(&mut self.siblings) {
+            while let Some(sibling) = theirs.next_if(|sibling| sibling.dot < mine.dot) {
+                if !self.clock.covers(&sibling.dot) {
+                    merged.push(sibling);
+                }
+            }
+            match theirs.next_if(|sibling| sibling.dot == mine.dot) {
+                Some(twin) => {
+                    changed |= twin > mine;
+                    merged.push(mine.max(twin));
+                }
+                None if other.clock.covers(&mine.dot) => changed = true,
+                None => merged.push(mine),
+            }
+        }
+        // A sibling that is new here needs no `changed`: its dot raised the clock.
+        merged.extend(theirs.filter(|sibling| !self.clock.covers(&sibling.dot)));
+        self.siblings = merged;
+        self.clock.join(&other.clock);
+        changed
+    }
+
+    /// Writes `new` in place of the siblings that `context` covers; beside the others. Returns the dot it got.
+    ///
+    /// `actor` must come from [`crate::causality::epochs::Epochs::actor_for`], asked about this very object and
+    /// context; this object must be what the coordinator has stored, and the result must be stored with the epochs.
+    pub fn put(&mut self, context: &VersionVector, actor: Actor, new: NewValue) -> Dot {
+        self.delete(context);
+        let dot = Dot { actor, counter: self.clock.counter(&actor) + 1 };
+        self.clock.raise(actor, dot.counter);
+        let NewValue { op, value, written_at, expires_at } = new;
+        let index = self.siblings.partition_point(|sibling| sibling.dot < dot);
+        self.siblings.insert(index, Sibling { dot, op, value, written_at, expires_at });
+        dot
+    }
+
+    /// Drops the siblings that `context` covers. Mints nothing. What the deleter had not seen survives.
+    pub fn delete(&mut self, context: &VersionVector) {
+        self.siblings.retain(|sibling| !context.covers(&sibling.dot));
+        self.clock.join(context);
+    }
+
+    /// What the writer who has just put `dot` under `context` may be told it has seen; ask right after the put.
+    ///
+    /// Not simply [`clock`](Object::clock): that covers siblings which the writer was never shown, and its next put
+    /// would silently replace them. The new dot is left out where the vector could not name it without such a sibling,
+    /// one of the same actor: the writer's next put will then stand beside this one until somebody reads both.
+    pub fn context_after_put(&self, context: &VersionVector, dot: Dot) -> VersionVector {
+        let mut seen = context.clone();
+        let mut others = self.siblings.iter().filter(|sibling| sibling.dot != dot);
+        if others.clone().next().is_none() {
+            seen.join(&self.clock);
+        } else if !others.any(|sibling| sibling.dot.actor == dot.actor) {
+            seen.raise(dot.actor, dot.counter);
+        }
+        seen
+    }
+
+    /// Whether it has been written and all of it deleted.
+    pub fn is_tombstone(&self) -> bool {
+        self.siblings.is_empty() && !self.clock.is_empty()
+    }
+
+    /// What a reader is shown at `now`, ascending by dot.
+    ///
+    /// Expired siblings are hidden; of those with one operation id (a retry through another coordinator) the one with
+    /// the smallest dot is shown.
+    pub fn visible(&self, now: WallTime) -> Vec<&Sibling> {
+        let mut shown = BTreeSet::new();
+        let is_alive = |sibling: &&Sibling| sibling.expires_at.is_none_or(|expires_at| now < expires_at);
+        self.siblings.iter().filter(is_alive).filter(|sibling| shown.insert(sibling.op)).collect()
+    }
+
+    /// The sibling with the smallest dot that the operation `op` made, expired or not.
+    ///
+    /// A coordinator that finds one answers a retry with it and mints nothing.
+    pub fn sibling_of(&self, op: OpId) -> Option<&Sibling> {
+        self.siblings.iter().find(|sibling| sibling.op == op)
+    }
+
+    /// The CBOR encoding: equal objects have equal bytes, wherever and in whatever order they were merged.
+    pub fn canonical_bytes(&self) -> Vec<u8> {
+        cbor4ii::serde::to_vec(Vec::with_capacity(self.size_bytes()), self).expect("encoding into memory cannot fail")
+    }
+
+    /// The digest of [`canonical_bytes`](Object::canonical_bytes).
+    pub fn digest(&self) -> Digest {
+        Digest::of(Domain::Object, &[&self.canonical_bytes()])
+    }
+
+    /// An upper bound on the length of [`canonical_bytes`](Object::canonical_bytes), in bytes, without encoding them.
+    ///
+    /// Above it by less than 24 + 24 per actor + 57 per sibling.
+    pub fn size_bytes(&self) -> usize {
+        let values_bytes: usize = self.siblings.iter().map(|sibling| sibling.value.as_bytes().len()).sum();
+        OBJECT_OVERHEAD_BYTES
+            + self.clock.len() * DOT_BYTES_MAX
+            + self.siblings.len() * SIBLING_OVERHEAD_BYTES
+            + values_bytes
+    }
+}
+
+impl Serialize for Object {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (&self.clock, &self.siblings).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Object, D::Error> {
+        let (clock, siblings) = <(VersionVector, Vec<Sibling>)>::deserialize(deserializer)?;
+        if !siblings.is_sorted_by(|earlier, later| earlier.dot < later.dot) {
+            return Err(de::Error::custom("the siblings of an object are not strictly ascending"));
+        }
+        if !siblings.iter().all(|sibling| clock.covers(&sibling.dot)) {
+            return Err(de::Error::custom("the clock of an object does not cover one of its siblings"));
+        }
+        Ok(Object { clock, siblings })
+    }
+}
+
+/// The fields of a sibling, in the order in which they are encoded.
+type SiblingParts = (Dot, OpId, Value, WallTime, Option<WallTime>);
+
+impl From<SiblingParts> for Sibling {
+    fn from((dot, op, value, written_at, expires_at): SiblingParts) -> Sibling {
+        Sibling { dot, op, value, written_at, expires_at }
+    }
+}
+
+impl From<Sibling> for SiblingParts {
+    fn from(sibling: Sibling) -> SiblingParts {
+        (sibling.dot, sibling.op, sibling.value, sibling.written_at, sibling.expires_at)
+    }
+}
+
+/// Longest encoding of a number, in bytes.
+const NUMBER_BYTES_MAX: usize = 9;
+
+/// Longest encoding of a dot, in bytes: three numbers in an array.
+const DOT_BYTES_MAX: usize = 1 + 3 * NUMBER_BYTES_MAX;
+
+/// Longest encoding of a sibling without the bytes of its value: an array of a dot, an operation id (16 bytes and their
+/// length), the length of the value, and two times.
+const SIBLING_OVERHEAD_BYTES: usize = 1 + DOT_BYTES_MAX + 17 + NUMBER_BYTES_MAX + 2 * NUMBER_BYTES_MAX;
+
+/// Longest encoding of the three arrays' lengths.
+const OBJECT_OVERHEAD_BYTES: usize = 1 + 2 * NUMBER_BYTES_MAX;
