@@ -126,6 +126,11 @@ impl Present {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
+    use std::future::poll_fn;
+
+    use async_std::task::block_on;
+    use futures::future::{Either, select};
+
     use super::*;
 
     /// Plays events such as `+10.0.0.1/8` and `-10.0.0.1/8`, and compares the changes in the same notation.
@@ -182,5 +187,30 @@ mod tests {
         let ip: IpAddr = "10.0.0.1".parse().unwrap();
         assert_eq!(present.clear(), BTreeSet::from([ip]));
         assert_eq!(present.record(IfEvent::Up("10.0.0.1/8".parse().unwrap())), Some(Change::Up(ip)));
+    }
+
+    /// The next change; the test waits for it at most 20 s.
+    fn next_change(interfaces: &mut Interfaces) -> io::Result<Change> {
+        let timer = Timer::after(Duration::from_secs(20));
+        match block_on(select(poll_fn(|cx| interfaces.poll_change(cx)), timer)) {
+            Either::Left((change, _)) => change,
+            Either::Right(_) => panic!("no address changed"),
+        }
+    }
+
+    #[test]
+    fn after_a_broken_watcher_all_addresses_end_and_come_up_again() {
+        let loopback = IpAddr::from([127, 0, 0, 1]);
+        let pause = Duration::from_millis(10);
+        let mut interfaces = Interfaces::watch(IpAddr::from([0, 0, 0, 0]), pause).unwrap();
+        while next_change(&mut interfaces).unwrap() != Change::Up(loopback) {}
+
+        interfaces.give_up(io::ErrorKind::BrokenPipe.into());
+        let ended = interfaces.ended.clone();
+        assert!(ended.contains(&loopback));
+        for ip in ended {
+            assert_eq!(next_change(&mut interfaces).unwrap(), Change::Down(ip));
+        }
+        while next_change(&mut interfaces).unwrap() != Change::Up(loopback) {}
     }
 }

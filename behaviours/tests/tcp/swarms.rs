@@ -1,10 +1,16 @@
 //! The transport under a real swarm.
 
-use std::time::Duration;
+use std::{
+    future::Future,
+    io,
+    pin::{Pin, pin},
+    thread,
+    time::Duration,
+};
 
-use futures::{FutureExt, StreamExt};
+use futures::{AsyncRead, AsyncWrite, FutureExt, StreamExt, channel::oneshot};
 use libp2p::{
-    Swarm, Transport,
+    Multiaddr, Swarm, Transport,
     core::upgrade::Version,
     identity::Keypair,
     multiaddr::Protocol,
@@ -16,48 +22,102 @@ use quorate_behaviours::tcp::TcpTransport;
 
 use crate::{multiaddr, wait};
 
-fn swarm() -> Swarm<ping::Behaviour> {
+/// A swarm that pings whoever it is connected to, on `transport`.
+fn swarm_on<T>(transport: T, spawn: fn(Task)) -> Swarm<ping::Behaviour>
+where
+    T: Transport<Error = io::Error, Output: AsyncRead + AsyncWrite + Send + Unpin + 'static> + Send + Unpin + 'static,
+    T::Dial: Send,
+    T::ListenerUpgrade: Send,
+{
     let key = Keypair::generate_ed25519();
-    let transport = TcpTransport::default()
+    let transport = transport
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(&key).unwrap())
         .multiplex(yamux::Config::default())
         .boxed();
     let behaviour = ping::Behaviour::new(ping::Config::new().with_interval(Duration::from_millis(20)));
-    let config = swarm::Config::with_executor(|task| {
+    Swarm::new(transport, behaviour, key.public().to_peer_id(), swarm::Config::with_executor(spawn))
+}
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn swarm() -> Swarm<ping::Behaviour> {
+    swarm_on(TcpTransport::default(), |task| {
         async_std::task::spawn(task);
-    });
-    Swarm::new(transport, behaviour, key.public().to_peer_id(), config)
+    })
+}
+
+/// Drives `swarm` until it listens, and returns where, with its peer.
+async fn listen(swarm: &mut Swarm<ping::Behaviour>) -> Multiaddr {
+    swarm.listen_on(multiaddr("/ip4/127.0.0.1/tcp/0")).unwrap();
+    loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+            break address.with(Protocol::P2p(*swarm.local_peer_id()));
+        }
+    }
+}
+
+/// Drives `swarm` until it has been answered three times.
+async fn ping_thrice(swarm: &mut Swarm<ping::Behaviour>) {
+    let mut answers = 0;
+    while answers < 3 {
+        match swarm.select_next_some().await {
+            SwarmEvent::Behaviour(ping::Event { result, .. }) => {
+                result.unwrap();
+                answers += 1;
+            }
+            SwarmEvent::OutgoingConnectionError { error, .. } => panic!("{error}"),
+            SwarmEvent::IncomingConnectionError { error, .. } => panic!("{error}"),
+            SwarmEvent::ConnectionClosed { cause, .. } => panic!("{cause:?}"),
+            _ => {}
+        }
+    }
+}
+
+/// Drives `swarm` for as long as `work` takes.
+async fn serve_while(swarm: &mut Swarm<ping::Behaviour>, work: impl Future<Output = ()>) {
+    let mut work = pin!(work.fuse());
+    loop {
+        futures::select! {
+            () = work => break,
+            _ = swarm.select_next_some() => {}
+        }
+    }
 }
 
 #[test]
 fn two_swarms_ping_each_other_through_noise_and_yamux() {
     let (mut dialer, mut listener) = (swarm(), swarm());
-    listener.listen_on(multiaddr("/ip4/127.0.0.1/tcp/0")).unwrap();
     wait(async {
-        let addr = loop {
-            if let SwarmEvent::NewListenAddr { address, .. } = listener.select_next_some().await {
-                break address;
-            }
-        };
-        dialer.dial(addr.with(Protocol::P2p(*listener.local_peer_id()))).unwrap();
-        let (mut there, mut back) = (0, 0);
-        while there < 3 || back < 3 {
-            let (event, pings) = futures::select! {
-                event = dialer.select_next_some() => (event, &mut there),
-                event = listener.select_next_some() => (event, &mut back),
-            };
-            match event {
-                SwarmEvent::Behaviour(ping::Event { result, .. }) => {
-                    result.unwrap();
-                    *pings += 1;
-                }
-                SwarmEvent::OutgoingConnectionError { error, .. } => panic!("{error}"),
-                SwarmEvent::ConnectionClosed { cause, .. } => panic!("{cause:?}"),
-                _ => {}
-            }
-        }
+        let addr = listen(&mut listener).await;
+        dialer.dial(addr).unwrap();
+        serve_while(&mut listener, ping_thrice(&mut dialer)).await;
+        serve_while(&mut dialer, ping_thrice(&mut listener)).await;
     });
+}
+
+#[test]
+fn the_tcp_transport_of_libp2p_on_tokio_is_a_good_partner() {
+    let (tell_address, address) = oneshot::channel();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let stock = thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut swarm = swarm_on(libp2p_tcp::tokio::Transport::default(), |task| {
+                tokio::spawn(task);
+            });
+            tell_address.send(listen(&mut swarm).await).unwrap();
+            serve_while(&mut swarm, stopped.map(drop)).await;
+        });
+    });
+
+    let mut ours = swarm();
+    wait(async {
+        ours.dial(address.await.unwrap()).unwrap();
+        ping_thrice(&mut ours).await;
+    });
+    drop(stop);
+    stock.join().unwrap();
 }
 
 #[test]
