@@ -260,6 +260,8 @@ fn the_second_of_two_different_chains_is_refused() {
     let mut twin = history.clone();
     author(&mut history, 1, ChangeKind::Updated(profile(2)));
     let fork = author(&mut twin, 1, ChangeKind::Updated(profile(3)));
+    assert_eq!(twin.summary(), history.summary());
+    assert_ne!(twin.digest(), history.digest());
     let next = author(&mut twin, 1, ChangeKind::Updated(profile(4)));
     let author = fork.author;
     check_refused(&mut history, fork, HistoryError::Forked { author, sequence: 2 });
@@ -286,9 +288,13 @@ fn changes_of_another_cluster_are_refused() {
 fn founders_with_equal_parameters_merge() {
     let mut a = founded_by_one();
     let mut b = empty();
-    author(&mut b, 2, founded(8, 3));
+    let founding = author(&mut b, 2, founded(8, 3));
     author(&mut b, 2, ChangeKind::Joined(profile(2)));
     let alone = View::fold(&a);
+    a.insert(founding).unwrap();
+    let founded_twice = View::fold(&a);
+    assert_eq!(founded_twice.label, alone.label);
+    assert_ne!(founded_twice.partition_digest(Partition(0)), alone.partition_digest(Partition(0)));
     pull(&mut a, &b, 10);
     pull(&mut b, &a, 10);
     assert_equal(&a, &b);

@@ -67,7 +67,7 @@ impl View {
         }
         let parameters = history.parameters();
         let ring = parameters.map(|parameters| Arc::new(build_ring(parameters, &members)));
-        View { parameters, members, ring, label: digest_of_set(1, joined), foundings: digest_of_set(2, founded) }
+        View { parameters, members, ring, label: digest_of_set(1, &joined), foundings: digest_of_set(2, &founded) }
     }
 
     /// Names everything that the history says of `partition`: its foundings and the label.
@@ -95,9 +95,8 @@ fn build_ring(parameters: Parameters, members: &BTreeMap<NodeId, Member>) -> Rin
     Ring::new(members.collect(), parameters.partitions, parameters.replicas)
 }
 
-/// Names a set of changes; `tag` tells sets of different purpose apart.
-fn digest_of_set(tag: u8, mut changes: Vec<Digest>) -> Digest {
-    changes.sort_unstable();
+/// Names a set of changes, given in canonical order; `tag` tells sets of different purpose apart.
+fn digest_of_set(tag: u8, changes: &[Digest]) -> Digest {
     let bytes: Vec<u8> = changes.iter().flat_map(|change| change.0).collect();
     Digest::of(Domain::History, &[&[tag], &bytes])
 }

@@ -209,11 +209,12 @@ fn a_newcomer_receives_its_fair_share() {
 }
 
 #[test]
-fn token_sets_share_out_all_partitions() {
+fn every_partition_is_in_the_token_set_of_the_head_of_its_row_alone() {
     let ring = Ring::new((0..5).map(|n| member(id(1, n))).collect(), partitions(64), 3);
     let mut headed: Vec<Partition> = ring.members().iter().flat_map(|member| ring.tokens_of(&member.id)).collect();
     headed.sort();
     assert_eq!(headed, ring.partitions().iter().collect::<Vec<_>>());
+    assert!(headed.iter().all(|&partition| ring.tokens_of(&ring.row(partition)[0]).contains(&partition)));
     assert!(ring.tokens_of(&NodeId([9; 32])).is_empty());
 }
 
