@@ -1,6 +1,9 @@
 //! Laws of the history and the view, for histories of several authors who know more or less of each other.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use proptest::prelude::*;
 
@@ -432,6 +435,21 @@ fn founding_makes_no_member_joining_does_and_updating_replaces_the_profile() {
 
     author(&mut history, 2, ChangeKind::Updated(profile(1)));
     assert_eq!(View::fold(&history).members.len(), 1);
+}
+
+#[test]
+fn a_ring_is_shared_until_something_that_it_heeds_changes() {
+    let mut history = founded_by_one();
+    let before = View::fold(&history);
+    let moved = Profile { addresses: Vec::new(), ..profile(1) };
+    author(&mut history, 1, ChangeKind::Updated(moved));
+    let shared = before.refold(&history);
+    assert!(Arc::ptr_eq(before.ring.as_ref().unwrap(), shared.ring.as_ref().unwrap()));
+    assert_eq!(shared, View::fold(&history));
+    for kind in [ChangeKind::Updated(profile(2)), ChangeKind::Updated(profile(3))] {
+        author(&mut history, 1, kind);
+        assert_eq!(before.refold(&history), View::fold(&history));
+    }
 }
 
 /// What is signed is for ever: other bytes would make every signature of every history worthless.
