@@ -1,6 +1,9 @@
 //! Laws of the history and the view, for histories of several authors who know more or less of each other.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use proptest::prelude::*;
 
@@ -260,6 +263,8 @@ fn the_second_of_two_different_chains_is_refused() {
     let mut twin = history.clone();
     author(&mut history, 1, ChangeKind::Updated(profile(2)));
     let fork = author(&mut twin, 1, ChangeKind::Updated(profile(3)));
+    assert_eq!(twin.summary(), history.summary());
+    assert_ne!(twin.digest(), history.digest());
     let next = author(&mut twin, 1, ChangeKind::Updated(profile(4)));
     let author = fork.author;
     check_refused(&mut history, fork, HistoryError::Forked { author, sequence: 2 });
@@ -286,9 +291,13 @@ fn changes_of_another_cluster_are_refused() {
 fn founders_with_equal_parameters_merge() {
     let mut a = founded_by_one();
     let mut b = empty();
-    author(&mut b, 2, founded(8, 3));
+    let founding = author(&mut b, 2, founded(8, 3));
     author(&mut b, 2, ChangeKind::Joined(profile(2)));
     let alone = View::fold(&a);
+    a.insert(founding).unwrap();
+    let founded_twice = View::fold(&a);
+    assert_eq!(founded_twice.label, alone.label);
+    assert_ne!(founded_twice.partition_digest(Partition(0)), alone.partition_digest(Partition(0)));
     pull(&mut a, &b, 10);
     pull(&mut b, &a, 10);
     assert_equal(&a, &b);
@@ -426,6 +435,21 @@ fn founding_makes_no_member_joining_does_and_updating_replaces_the_profile() {
 
     author(&mut history, 2, ChangeKind::Updated(profile(1)));
     assert_eq!(View::fold(&history).members.len(), 1);
+}
+
+#[test]
+fn a_ring_is_shared_until_something_that_it_heeds_changes() {
+    let mut history = founded_by_one();
+    let before = View::fold(&history);
+    let moved = Profile { addresses: Vec::new(), ..profile(1) };
+    author(&mut history, 1, ChangeKind::Updated(moved));
+    let shared = before.refold(&history);
+    assert!(Arc::ptr_eq(before.ring.as_ref().unwrap(), shared.ring.as_ref().unwrap()));
+    assert_eq!(shared, View::fold(&history));
+    for kind in [ChangeKind::Updated(profile(2)), ChangeKind::Updated(profile(3))] {
+        author(&mut history, 1, kind);
+        assert_eq!(before.refold(&history), View::fold(&history));
+    }
 }
 
 /// What is signed is for ever: other bytes would make every signature of every history worthless.

@@ -47,6 +47,16 @@ impl View {
     /// A founding alone makes no member; a `Joined` does; an `Updated` of a member replaces its profile, and of
     /// anybody else means nothing. Costs the building of the ring: one hash per partition and unit of weight.
     pub fn fold(history: &History) -> View {
+        View::fold_with(None, history)
+    }
+
+    /// The same as [`View::fold`], but shares this view's ring, and saves its cost, if nothing that the ring heeds has
+    /// changed.
+    pub fn refold(&self, history: &History) -> View {
+        View::fold_with(self.ring.as_ref(), history)
+    }
+
+    fn fold_with(known: Option<&Arc<Ring>>, history: &History) -> View {
         let mut members = BTreeMap::new();
         let mut joined = Vec::new();
         let mut founded = Vec::new();
@@ -66,8 +76,8 @@ impl View {
             }
         }
         let parameters = history.parameters();
-        let ring = parameters.map(|parameters| Arc::new(build_ring(parameters, &members)));
-        View { parameters, members, ring, label: digest_of_set(1, joined), foundings: digest_of_set(2, founded) }
+        let ring = parameters.map(|parameters| share_or_build_ring(known, parameters, &members));
+        View { parameters, members, ring, label: digest_of_set(1, &joined), foundings: digest_of_set(2, &founded) }
     }
 
     /// Names everything that the history says of `partition`: its foundings and the label.
@@ -85,19 +95,29 @@ impl Member {
     }
 }
 
-fn build_ring(parameters: Parameters, members: &BTreeMap<NodeId, Member>) -> Ring {
-    let members = members.iter().map(|(&id, member)| RingMember {
+fn share_or_build_ring(
+    known: Option<&Arc<Ring>>,
+    parameters: Parameters,
+    members: &BTreeMap<NodeId, Member>,
+) -> Arc<Ring> {
+    let ring_member = |(&id, member): (&NodeId, &Member)| RingMember {
         id,
         placement: member.placement,
         zone: member.profile.zone.clone(),
         weight: member.profile.weight,
-    });
-    Ring::new(members.collect(), parameters.partitions, parameters.replicas)
+    };
+    let Parameters { partitions, replicas } = parameters;
+    let members: Vec<RingMember> = members.iter().map(ring_member).collect();
+    match known {
+        Some(ring) if ring.members() == members && ring.partitions() == partitions && ring.replicas() == replicas => {
+            Arc::clone(ring)
+        }
+        Some(_) | None => Arc::new(Ring::new(members, partitions, replicas)),
+    }
 }
 
-/// Names a set of changes; `tag` tells sets of different purpose apart.
-fn digest_of_set(tag: u8, mut changes: Vec<Digest>) -> Digest {
-    changes.sort_unstable();
+/// Names a set of changes, given in canonical order; `tag` tells sets of different purpose apart.
+fn digest_of_set(tag: u8, changes: &[Digest]) -> Digest {
     let bytes: Vec<u8> = changes.iter().flat_map(|change| change.0).collect();
     Digest::of(Domain::History, &[&[tag], &bytes])
 }

