@@ -163,6 +163,8 @@ fn a_file_that_is_not_or_no_longer_lmdbs_is_refused_with_a_clear_error() {
         ("noise in the first meta page", overwritten(0..4096, &noise)),
         ("noise in the second meta page", overwritten(4096..8192, &noise)),
         ("zeros in the second meta page", overwritten(4096..8192, &zeros)),
+        ("not a meta page", overwritten(10..12, &zeros)),
+        ("another magic number", overwritten(16..20, &noise)),
         ("another version", overwritten(20..24, &noise)),
         ("another page size", overwritten(40..44, &zeros)),
         ("an absurd last page", overwritten(newest + 136..newest + 144, &vec![0xff; whole.len()])),
@@ -192,15 +194,17 @@ fn an_empty_file_is_a_store_that_was_never_written() {
 fn a_store_that_took_pages_and_gave_them_back_at_once_opens_again() {
     let dir = tempdir().unwrap();
     let store = open(dir.path());
-    for _ in 0..3 {
-        let mut txn = store.write().unwrap();
-        txn.put(Table::Objects, b"large", &vec![1; 1 << 20]).unwrap();
-        assert!(txn.delete(Table::Objects, b"large").unwrap());
-        txn.put(Table::Objects, b"small", b"1").unwrap();
-        txn.commit().unwrap();
+    // So that there are free pages, and what the last commit itself needs is not taken at the end.
+    for key in 0..50_u8 {
+        put(&store, &[key % 10], &[key; 2_000]);
     }
+    let mut txn = store.write().unwrap();
+    txn.put(Table::Objects, b"small", b"1").unwrap();
+    txn.put(Table::Objects, b"large", &vec![1; 1 << 20]).unwrap();
+    assert!(txn.delete(Table::Objects, b"large").unwrap());
+    txn.commit().unwrap();
     drop(store);
-    assert_eq!(open(dir.path()).read().unwrap().count(Table::Objects).unwrap(), 1);
+    assert_eq!(open(dir.path()).read().unwrap().count(Table::Objects).unwrap(), 11);
 }
 
 #[test]
@@ -368,12 +372,18 @@ fn a_store_may_be_shared_and_its_readers_sent_between_threads() {
 }
 
 /// One step of a script; the keys are few, so that steps meet.
-enum Step {
-    Put(Table, Vec<u8>, Vec<u8>),
-    Delete(Table, Vec<u8>),
-    Get(Table, Vec<u8>),
-    Visit(Table, Vec<u8>, usize),
-    Count(Table),
+struct Step {
+    table: Table,
+    key: Vec<u8>,
+    deed: Deed,
+}
+
+enum Deed {
+    Put(Vec<u8>),
+    Delete,
+    Get,
+    Visit(usize),
+    Count,
 }
 
 impl Step {
@@ -385,28 +395,26 @@ impl Step {
             2 => vec![1; 512],
             _ => (0..=random.below(3)).map(|_| random.below(5) as u8 * 60).collect(),
         };
-        match random.below(10) {
-            0..=3 => {
-                let length = [0, 1, 30, 5_000][random.below(4)];
-                Step::Put(table, key, vec![random.below(256) as u8; length])
-            }
-            4..=5 => Step::Delete(table, key),
-            6..=7 => Step::Get(table, key),
-            8 => Step::Visit(table, key, random.below(8)),
-            _ => Step::Count(table),
-        }
+        let deed = match random.below(10) {
+            0..=3 => Deed::Put(vec![random.below(256) as u8; [0, 1, 30, 5_000][random.below(4)]]),
+            4..=5 => Deed::Delete,
+            6..=7 => Deed::Get,
+            8 => Deed::Visit(random.below(8)),
+            _ => Deed::Count,
+        };
+        Step { table, key, deed }
     }
 
     /// Plays the step in `txn`; returns what it answered.
     fn play(&self, txn: &mut impl WriteTxn) -> String {
-        match self {
-            Step::Put(table, key, row) => format!("{:?}", txn.put(*table, key, row)),
-            Step::Delete(table, key) => format!("{:?}", txn.delete(*table, key)),
-            Step::Get(table, key) => format!("{:?}", txn.get(*table, key)),
-            Step::Count(table) => format!("{:?}", txn.count(*table)),
-            Step::Visit(table, from, limit) => {
+        match &self.deed {
+            Deed::Put(row) => format!("{:?}", txn.put(self.table, &self.key, row)),
+            Deed::Delete => format!("{:?}", txn.delete(self.table, &self.key)),
+            Deed::Get => format!("{:?}", txn.get(self.table, &self.key)),
+            Deed::Count => format!("{:?}", txn.count(self.table)),
+            Deed::Visit(limit) => {
                 let mut seen = Vec::new();
-                let result = txn.visit(*table, from, &mut |key, row| {
+                let result = txn.visit(self.table, &self.key, &mut |key, row| {
                     seen.push((key.to_vec(), row.to_vec()));
                     Ok(if seen.len() <= *limit { Walk::On } else { Walk::Stop })
                 });
@@ -416,13 +424,17 @@ impl Step {
     }
 }
 
-/// Plays `steps` in one transaction, which is then committed or dropped.
+/// Plays `steps` in one transaction, which is then committed or dropped; then reads what they were about.
 fn play<S: Store>(store: &S, steps: &[Step], is_committed: bool) -> Vec<String> {
     let mut txn = store.write().unwrap();
     let mut answers: Vec<String> = steps.iter().map(|step| step.play(&mut txn)).collect();
     if is_committed {
         answers.push(format!("{:?}", txn.commit()));
+    } else {
+        drop(txn);
     }
+    let txn = store.read().unwrap();
+    answers.extend(steps.iter().map(|step| format!("{:?}", txn.get(step.table, &step.key))));
     answers
 }
 

@@ -8,7 +8,7 @@
 //! a failure to write a meta page LMDB serves nothing more, not even reads: drop the store and open it anew.
 //!
 //! The file is as long as the map, most of it a hole that takes no room (`du` tells the truth, `ls` does not); the
-//! reason is in [`lmdb_file`](crate::store::lmdb_file), as is all that must be known of a directory before it is
+//! reason is in [`lmdb_file`], as is all that must be known of a directory before it is
 //! opened. This is the only file of the package with `unsafe` code: opening the map, and making it larger.
 
 use std::{

@@ -134,7 +134,7 @@ mod tests {
                 closed.set_map_size_bytes(2);
             });
             // From here on nobody enters before the map has moved.
-            while !gate.lock().is_closed {
+            while !gate.lock().is_closed && !closing.is_finished() {
                 thread::yield_now();
             }
             let entering = scope.spawn(|| {
