@@ -126,14 +126,14 @@ impl Object {
     /// What the writer who has just put `dot` under `context` may be told it has seen; ask right after the put.
     ///
     /// Not simply [`clock`](Object::clock): that covers siblings which the writer was never shown, and its next put
-    /// would silently replace them. The new dot is left out where the vector could not name it without such a sibling,
-    /// one of the same actor: the writer's next put will then stand beside this one until somebody reads both.
+    /// would silently replace them. It is the clock only where the new value stands alone. Else it is `context` with
+    /// the new dot, or without it where a vector cannot name it alone (there are writes of the same actor between the
+    /// two): then the writer's next put will stand beside this one until somebody reads both.
     pub fn context_after_put(&self, context: &VersionVector, dot: Dot) -> VersionVector {
         let mut seen = context.clone();
-        let mut others = self.siblings.iter().filter(|sibling| sibling.dot != dot);
-        if others.clone().next().is_none() {
+        if self.siblings.iter().all(|sibling| sibling.dot == dot) {
             seen.join(&self.clock);
-        } else if !others.any(|sibling| sibling.dot.actor == dot.actor) {
+        } else if context.counter(&dot.actor) + 1 == dot.counter {
             seen.raise(dot.actor, dot.counter);
         }
         seen
