@@ -252,7 +252,8 @@ mod tests {
                 let mut flipped = context.clone();
                 flipped.0[index] ^= 1 << bit;
                 let refused = flipped.open(&key("k"), &cluster("c", None));
-                let expected = if index == 0 { ContextError::Version { found: flipped.0[0] } } else { ContextError::WrongTag };
+                let expected =
+                    if index == 0 { ContextError::Version { found: flipped.0[0] } } else { ContextError::WrongTag };
                 assert_eq!(refused, Err(expected), "bit {bit} of byte {index}");
             }
         }

@@ -222,7 +222,9 @@ mod tests {
 
     fn written(times: usize) -> Held {
         let mut held = Held::default();
-        (0..times).for_each(|_| drop(held.put(&VersionVector::new())));
+        for _ in 0..times {
+            held.put(&VersionVector::new());
+        }
         held
     }
 

@@ -134,7 +134,8 @@ mod tests {
     fn comparing_agrees_with_covering_single_dots() {
         let world = small_world();
         for (left, right) in world.iter().flat_map(|left| world.iter().map(move |right| (left, right))) {
-            let expected = match (right.iter().all(|dot| left.covers(&dot)), left.iter().all(|dot| right.covers(&dot))) {
+            let expected = match (right.iter().all(|dot| left.covers(&dot)), left.iter().all(|dot| right.covers(&dot)))
+            {
                 (true, true) => Some(Ordering::Equal),
                 (true, false) => Some(Ordering::Greater),
                 (false, true) => Some(Ordering::Less),
