@@ -198,3 +198,92 @@ fn is_same_tag(left: &[u8; TAG_BYTES], right: &[u8; TAG_BYTES]) -> bool {
 const FORMAT: u8 = 1;
 const BINDING_BYTES: usize = 8;
 const TAG_BYTES: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::causality::dot::Actor;
+
+    fn key(name: &str) -> Key {
+        Key::new(name.as_bytes()).unwrap()
+    }
+
+    fn cluster(name: &str, secret: Option<&[u8]>) -> ContextKey {
+        ContextKey::of(&Name::new(name).unwrap(), secret)
+    }
+
+    fn clock(actors: u64) -> VersionVector {
+        let mut clock = VersionVector::new();
+        (0..actors).for_each(|node| clock.raise(Actor { node: node << 40, epoch: 1 }, 1 + node));
+        clock
+    }
+
+    #[test]
+    fn a_context_opens_to_what_was_sealed() {
+        for actors in [0, 1, 5, 200] {
+            let context = Context::seal(&clock(actors), &key("k"), &cluster("c", None)).unwrap();
+            assert_eq!(context.open(&key("k"), &cluster("c", None)), Ok(clock(actors)));
+            let bytes = cbor4ii::serde::to_vec(Vec::new(), &context).unwrap();
+            assert_eq!(cbor4ii::serde::from_slice::<Context>(&bytes).unwrap(), context);
+            assert_eq!(Context::new(context.as_bytes().to_vec()), Ok(context));
+        }
+    }
+
+    #[test]
+    fn a_context_of_another_key_or_cluster_is_refused() {
+        let context = Context::seal(&clock(3), &key("k"), &cluster("c", Some(b"s"))).unwrap();
+        assert_eq!(context.open(&key("l"), &cluster("c", Some(b"s"))), Err(ContextError::OtherKey));
+        for other in [cluster("d", Some(b"s")), cluster("c", Some(b"t")), cluster("c", None), cluster("c", Some(b""))] {
+            assert_eq!(context.open(&key("k"), &other), Err(ContextError::WrongTag));
+        }
+        assert!(cluster("c", None) != cluster("c", Some(b"")), "an empty secret is a secret");
+        assert!(cluster("cd", Some(b"s")) != cluster("d", Some(b"sc")), "name and secret are told apart");
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_truncation_is_refused() {
+        let context = Context::seal(&clock(3), &key("k"), &cluster("c", None)).unwrap();
+        for index in 0..context.0.len() {
+            let truncated = Context(context.0[..index].to_vec());
+            assert_eq!(truncated.open(&key("k"), &cluster("c", None)), Err(ContextError::WrongTag), "first {index}");
+            for bit in 0..8 {
+                let mut flipped = context.clone();
+                flipped.0[index] ^= 1 << bit;
+                let refused = flipped.open(&key("k"), &cluster("c", None));
+                let expected =
+                    if index == 0 { ContextError::Version { found: flipped.0[0] } } else { ContextError::WrongTag };
+                assert_eq!(refused, Err(expected), "bit {bit} of byte {index}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_absurd_counter_is_refused_though_properly_sealed() {
+        let mut absurd = clock(1);
+        absurd.raise(Actor { node: 1, epoch: 1 }, COUNTER_MAX + 1);
+        let context = Context::seal(&absurd, &key("k"), &cluster("c", None)).unwrap();
+        assert_eq!(context.open(&key("k"), &cluster("c", None)), Err(ContextError::Future));
+    }
+
+    #[test]
+    fn a_context_is_bounded_when_made_and_when_received() {
+        let sealed = Context::seal(&clock(1000), &key("k"), &cluster("c", None));
+        assert!(matches!(sealed, Err(ContextError::TooLarge { actual_bytes }) if actual_bytes > CONTEXT_LIMIT_BYTES));
+        let long = vec![0; CONTEXT_LIMIT_BYTES + 1];
+        let bytes = cbor4ii::serde::to_vec(Vec::new(), &Context(long.clone())).unwrap();
+        assert!(cbor4ii::serde::from_slice::<Context>(&bytes).is_err());
+        assert_eq!(Context::new(long), Err(ContextError::TooLong { actual_bytes: CONTEXT_LIMIT_BYTES + 1 }));
+    }
+
+    proptest! {
+        #[test]
+        fn invented_contexts_are_refused(mut bytes in prop::collection::vec(any::<u8>(), 0..200), known in any::<bool>()) {
+            if known && !bytes.is_empty() {
+                bytes[0] = FORMAT;
+            }
+            prop_assert!(Context(bytes).open(&key("k"), &cluster("c", None)).is_err());
+        }
+    }
+}

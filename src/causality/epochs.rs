@@ -180,3 +180,154 @@ impl From<(u64, u64)> for Epochs {
         Epochs { next, floor, rule: EpochRule::Fresh }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        causality::siblings::NewValue,
+        ident::{OpId, Value},
+    };
+
+    const NODE: u64 = 7;
+
+    fn clock(epoch: u64, counter: u64) -> VersionVector {
+        let mut clock = VersionVector::new();
+        clock.raise(Actor { node: NODE, epoch }, counter);
+        clock
+    }
+
+    /// One store that holds one key.
+    #[derive(Clone, Default)]
+    struct Held {
+        epochs: Epochs,
+        local: Local,
+        object: Object,
+    }
+
+    impl Held {
+        fn put(&mut self, context: &VersionVector) -> (u64, u64) {
+            let actor = self.epochs.actor_for(NODE, &mut self.local, &self.object, context);
+            let value = Value::new(b"v").unwrap();
+            let new = NewValue { op: OpId([0; 16]), value, written_at: WallTime(0), expires_at: None };
+            let dot = self.object.put(context, actor, new);
+            (dot.actor.epoch, dot.counter)
+        }
+
+        fn merge(&mut self, other: Object) {
+            self.epochs.note_merge(NODE, &mut self.local, &self.object, other.clock());
+            self.object.merge(other);
+        }
+    }
+
+    fn written(times: usize) -> Held {
+        let mut held = Held::default();
+        for _ in 0..times {
+            held.put(&VersionVector::new());
+        }
+        held
+    }
+
+    #[test]
+    fn a_key_held_without_a_break_keeps_its_epoch() {
+        let mut held = written(2);
+        held.merge(held.object.clone());
+        let seen = held.object.clock().clone();
+        assert_eq!(held.put(&seen), (0, 3));
+    }
+
+    #[test]
+    fn a_key_that_was_dropped_and_came_back_gets_a_fresh_epoch() {
+        let mut held = written(2);
+        let copy = held.object.clone();
+        held = Held { epochs: held.epochs, ..Held::default() };
+        held.merge(copy);
+        assert_eq!(held.put(&VersionVector::new()), (1, 1));
+    }
+
+    #[test]
+    fn what_others_remember_of_a_forgotten_write_gives_the_epoch_up() {
+        let mut ahead = written(1);
+        let mut behind = ahead.clone();
+        ahead.put(&VersionVector::new());
+        let mut by_context = behind.clone();
+        assert_eq!(by_context.put(ahead.object.clock()), (1, 1));
+        behind.merge(ahead.object);
+        assert_eq!(behind.local.own_epoch, None);
+        assert_eq!(behind.put(&VersionVector::new()), (1, 1));
+    }
+
+    #[test]
+    fn a_fresh_epoch_lies_above_all_that_is_shown_of_the_node() {
+        assert_eq!(Held::default().put(&clock(40, 3)), (41, 1));
+        let mut held = Held::default();
+        held.object.delete(&clock(40, 3));
+        assert_eq!(held.put(&VersionVector::new()), (41, 1));
+        let mut other_key = Held { epochs: held.epochs, ..Held::default() };
+        assert_eq!(other_key.put(&clock(3, 1)), (42, 1));
+    }
+
+    #[test]
+    fn a_merge_at_one_key_raises_the_epochs_of_all() {
+        let mut held = Held::default();
+        held.epochs.note_merge(NODE, &mut held.local, &held.object, &clock(9, 1));
+        assert_eq!(held.put(&VersionVector::new()), (10, 1));
+    }
+
+    #[test]
+    fn invalidated_epochs_are_never_minted_under_again() {
+        let mut held = written(1);
+        held.epochs.invalidate_all();
+        assert_eq!(held.put(&VersionVector::new()), (1, 1));
+        assert_eq!(held.put(&VersionVector::new()), (1, 2));
+    }
+
+    #[test]
+    fn a_crash_that_lost_a_draw_does_not_draw_it_again() {
+        let stored = Held::default();
+        let mut crashed = stored.clone();
+        let (lost_epoch, _) = crashed.put(&VersionVector::new());
+        let mut restarted = stored;
+        restarted.epochs.invalidate_after_loss(1);
+        assert!(restarted.put(&VersionVector::new()).0 > lost_epoch);
+    }
+
+    #[test]
+    fn two_lives_of_one_old_disk_draw_different_epochs() {
+        let [first, second] = [5, 6].map(|boot| {
+            let mut restored = written(1);
+            restored.epochs.invalidate_after_loss(boot);
+            restored.epochs
+        });
+        assert!(first.next + LOST_DRAWS_MAX < second.next);
+    }
+
+    #[test]
+    fn a_liar_cannot_use_a_node_s_epochs_up() {
+        let mut held = Held::default();
+        let mut lies = clock(COUNTER_MAX, COUNTER_MAX);
+        lies.raise(Actor { node: NODE, epoch: RAISE_LIMIT }, 1);
+        lies.raise(Actor { node: NODE, epoch: RAISE_LIMIT - 1 }, 1);
+        held.merge({
+            let mut object = Object::default();
+            object.delete(&lies);
+            object
+        });
+        assert_eq!(held.put(&VersionVector::new()), (RAISE_LIMIT + 1, 1));
+        held.epochs.invalidate_after_loss(u64::MAX);
+        let (epoch, _) = held.put(&VersionVector::new());
+        assert!(RAISE_LIMIT + 1 < epoch && epoch < COUNTER_MAX);
+    }
+
+    #[test]
+    fn locals_and_epochs_survive_encoding_as_arrays() {
+        let local = Local { own_epoch: Some(3), since: WallTime(9) };
+        let bytes = cbor4ii::serde::to_vec(Vec::new(), &local).unwrap();
+        assert_eq!(bytes, [0x82, 3, 9]);
+        assert_eq!(cbor4ii::serde::from_slice::<Local>(&bytes).unwrap(), local);
+        let epochs = Epochs { next: 5, floor: 2, rule: EpochRule::NeverFresh };
+        let bytes = cbor4ii::serde::to_vec(Vec::new(), &epochs).unwrap();
+        assert_eq!(bytes, [0x82, 5, 2]);
+        assert_eq!(cbor4ii::serde::from_slice::<Epochs>(&bytes).unwrap().rule, EpochRule::Fresh);
+    }
+}

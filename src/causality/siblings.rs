@@ -126,14 +126,14 @@ impl Object {
     /// What the writer who has just put `dot` under `context` may be told it has seen; ask right after the put.
     ///
     /// Not simply [`clock`](Object::clock): that covers siblings which the writer was never shown, and its next put
-    /// would silently replace them. The new dot is left out where the vector could not name it without such a sibling,
-    /// one of the same actor: the writer's next put will then stand beside this one until somebody reads both.
+    /// would silently replace them. It is the clock only where the new value stands alone. Else it is `context` with
+    /// the new dot, or without it where a vector cannot name it alone (there are writes of the same actor between the
+    /// two): then the writer's next put will stand beside this one until somebody reads both.
     pub fn context_after_put(&self, context: &VersionVector, dot: Dot) -> VersionVector {
         let mut seen = context.clone();
-        let mut others = self.siblings.iter().filter(|sibling| sibling.dot != dot);
-        if others.clone().next().is_none() {
+        if self.siblings.iter().all(|sibling| sibling.dot == dot) {
             seen.join(&self.clock);
-        } else if !others.any(|sibling| sibling.dot.actor == dot.actor) {
+        } else if context.counter(&dot.actor) + 1 == dot.counter {
             seen.raise(dot.actor, dot.counter);
         }
         seen
@@ -229,3 +229,108 @@ const SIBLING_OVERHEAD_BYTES: usize = 1 + DOT_BYTES_MAX + 17 + NUMBER_BYTES_MAX 
 
 /// Longest encoding of the three arrays' lengths.
 const OBJECT_OVERHEAD_BYTES: usize = 1 + 2 * NUMBER_BYTES_MAX;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Actor = Actor { node: 1, epoch: 0 };
+    const B: Actor = Actor { node: 2, epoch: 0 };
+
+    /// A value whose operation id is its only byte.
+    fn new(id: u8) -> NewValue {
+        let value = Value::new(&[id]).unwrap();
+        NewValue { op: OpId([id; 16]), value, written_at: WallTime(0), expires_at: None }
+    }
+
+    fn values(object: &Object) -> Vec<u8> {
+        object.siblings().iter().map(|sibling| sibling.value.as_bytes()[0]).collect()
+    }
+
+    fn nothing() -> VersionVector {
+        VersionVector::new()
+    }
+
+    #[test]
+    fn writers_that_have_not_seen_each_other_leave_siblings_until_one_reads_both() {
+        let mut object = Object::default();
+        object.put(&nothing(), A, new(1));
+        object.put(&nothing(), A, new(2));
+        assert_eq!(values(&object), [1, 2]);
+        let seen = object.clock().clone();
+        assert_eq!(object.put(&seen, B, new(3)), Dot { actor: B, counter: 1 });
+        assert_eq!(values(&object), [3]);
+    }
+
+    #[test]
+    fn writes_at_two_replicas_meet_as_siblings_and_are_replaced_together() {
+        let (mut left, mut right) = (Object::default(), Object::default());
+        left.put(&nothing(), A, new(1));
+        right.put(&nothing(), B, new(2));
+        let old = left.clone();
+        assert!(left.merge(right.clone()));
+        assert!(!left.merge(right), "a second merge brings nothing");
+        assert_eq!(values(&left), [1, 2]);
+        let seen = left.clock().clone();
+        left.put(&seen, A, new(3));
+        assert!(!left.merge(old), "what was replaced does not come back");
+        assert_eq!(values(&left), [3]);
+    }
+
+    #[test]
+    fn a_delete_removes_only_what_was_seen() {
+        let mut object = Object::default();
+        object.put(&nothing(), A, new(1));
+        let seen = object.clock().clone();
+        object.put(&nothing(), B, new(2));
+        object.delete(&seen);
+        assert_eq!(values(&object), [2]);
+        assert!(!object.is_tombstone() && !Object::default().is_tombstone());
+        object.delete(&object.clock().clone());
+        assert!(object.is_tombstone());
+    }
+
+    #[test]
+    fn a_writer_is_told_it_has_seen_only_what_it_has() {
+        let mut object = Object::default();
+        let first = object.put(&nothing(), A, new(1));
+        assert_eq!(object.context_after_put(&nothing(), first), *object.clock());
+        let second = object.put(&nothing(), A, new(2));
+        assert_eq!(object.context_after_put(&nothing(), second), nothing(), "(A, 2) cannot be named without (A, 1)");
+        let third = object.put(&nothing(), B, new(3));
+        let seen = object.context_after_put(&nothing(), third);
+        assert_eq!(seen.iter().collect::<Vec<_>>(), [third]);
+        object.put(&seen, B, new(4));
+        assert_eq!(values(&object), [1, 2, 4]);
+    }
+
+    #[test]
+    fn readers_are_shown_neither_the_expired_nor_one_operation_twice() {
+        let mut object = Object::default();
+        object.put(&nothing(), B, new(1));
+        object.put(&nothing(), A, new(1));
+        object.put(&nothing(), A, NewValue { expires_at: Some(WallTime(10)), ..new(2) });
+        let shown = |now| object.visible(WallTime(now)).iter().map(|sibling| sibling.dot).collect::<Vec<_>>();
+        assert_eq!(shown(9), [Dot { actor: A, counter: 1 }, Dot { actor: A, counter: 2 }]);
+        assert_eq!(shown(10), [Dot { actor: A, counter: 1 }]);
+        assert_eq!(object.sibling_of(OpId([1; 16])).map(|sibling| sibling.dot.actor), Some(A));
+        assert_eq!(object.sibling_of(OpId([9; 16])), None);
+    }
+
+    #[test]
+    fn an_object_survives_encoding_and_its_size_is_bounded_without_it() {
+        let mut object = Object::default();
+        for number in 0..40 {
+            let actor = Actor { node: u64::MAX / (number + 1), epoch: number << 45 };
+            let expires_at = (number % 2 == 0).then_some(WallTime(u64::MAX));
+            let value = Value::new(&vec![1; 1000 * (number as usize % 3)]).unwrap();
+            object.put(&nothing(), actor, NewValue { expires_at, value, ..new(1) });
+        }
+        let bytes = object.canonical_bytes();
+        let decoded: Object = cbor4ii::serde::from_slice(&bytes).unwrap();
+        assert_eq!(decoded, object);
+        assert_eq!((decoded.canonical_bytes(), decoded.digest()), (bytes.clone(), object.digest()));
+        assert!(bytes.len() <= object.size_bytes());
+        assert!(object.size_bytes() < bytes.len() + 24 + 24 * 40 + 57 * 40);
+    }
+}

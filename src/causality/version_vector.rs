@@ -99,3 +99,77 @@ impl<'de> Deserialize<'de> for VersionVector {
         Ok(VersionVector(entries.into_iter().map(|dot| (dot.actor, dot.counter)).collect()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vector(entries: &[(u64, u64)]) -> VersionVector {
+        let mut vector = VersionVector::new();
+        for (node, counter) in entries {
+            vector.raise(Actor { node: *node, epoch: 0 }, *counter);
+        }
+        vector
+    }
+
+    /// All vectors over two actors with counters up to two.
+    fn small_world() -> Vec<VersionVector> {
+        (0..9).map(|number| vector(&[(1, number / 3), (2, number % 3)])).collect()
+    }
+
+    #[test]
+    fn join_is_the_least_vector_that_covers_both() {
+        let world = small_world();
+        for (left, right) in world.iter().flat_map(|left| world.iter().map(move |right| (left, right))) {
+            let mut joined = left.clone();
+            joined.join(right);
+            assert!(joined.covers_all(left) && joined.covers_all(right));
+            for other in &world {
+                assert_eq!(other.covers_all(&joined), other.covers_all(left) && other.covers_all(right));
+            }
+        }
+    }
+
+    #[test]
+    fn comparing_agrees_with_covering_single_dots() {
+        let world = small_world();
+        for (left, right) in world.iter().flat_map(|left| world.iter().map(move |right| (left, right))) {
+            let expected = match (right.iter().all(|dot| left.covers(&dot)), left.iter().all(|dot| right.covers(&dot)))
+            {
+                (true, true) => Some(Ordering::Equal),
+                (true, false) => Some(Ordering::Greater),
+                (false, true) => Some(Ordering::Less),
+                (false, false) => None,
+            };
+            assert_eq!(left.compare(right), expected);
+            assert_eq!(left == right, expected == Some(Ordering::Equal));
+        }
+    }
+
+    #[test]
+    fn a_counter_of_zero_leaves_no_entry() {
+        assert!(vector(&[(1, 0)]).is_empty());
+    }
+
+    #[track_caller]
+    fn check_decoding(entries: &[(u64, u64, u64)], is_accepted: bool) {
+        let bytes = cbor4ii::serde::to_vec(Vec::new(), &entries).unwrap();
+        let decoded = cbor4ii::serde::from_slice::<VersionVector>(&bytes);
+        assert_eq!(decoded.is_ok(), is_accepted, "{decoded:?}");
+        if let Ok(vector) = decoded {
+            assert_eq!(cbor4ii::serde::to_vec(Vec::new(), &vector).unwrap(), bytes);
+        }
+    }
+
+    #[test]
+    fn only_ascending_entries_within_the_limits_are_decoded() {
+        let limit = crate::limits::COUNTER_MAX;
+        check_decoding(&[], true);
+        check_decoding(&[(1, 0, 5), (1, 3, 1), (2, 0, limit)], true);
+        check_decoding(&[(2, 0, 1), (1, 0, 1)], false);
+        check_decoding(&[(1, 0, 1), (1, 0, 2)], false);
+        check_decoding(&[(1, 0, 0)], false);
+        check_decoding(&[(1, 0, limit + 1)], false);
+        check_decoding(&[(1, limit + 1, 1)], false);
+    }
+}
