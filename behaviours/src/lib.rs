@@ -1,1 +1,3 @@
 //! libp2p protocols of Quorate, ignorant of keys, rings and siblings.
+
+pub mod mdns;
