@@ -12,7 +12,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
-    /// Pause between two rounds of questions once everybody known has answered. Default 5 min, at least 1 s.
+    /// Pause between two rounds of questions once everybody known has answered. Default 5 min; clamped to
+    /// 1 s – 1 day.
     ///
     /// Should be shorter than the `ttl` of the others, else their records expire and come back.
     pub query_interval: Duration,
@@ -69,7 +70,8 @@ pub struct Counters {
     pub packets_shed: u64,
     /// Packets dropped because their sender is not in the network of the interface.
     pub packets_foreign: u64,
-    /// Packets dropped because they are longer than 9000 bytes or no DNS message.
+    /// Packets dropped because they are no DNS message, longer than 9000 bytes, or of more than 160
+    /// records.
     pub packets_malformed: u64,
     /// Queries of others for libp2p peers or for the list of services.
     pub queries_received: u64,

@@ -24,8 +24,8 @@ use crate::mdns::{
     table::{TTL_MAX, TTL_MIN},
 };
 
-/// Longest delay of an answer: spread, lest all answers to a question collide, and answers to several are one.
-const ANSWER_DELAY_MAX: Duration = Duration::from_millis(20);
+/// Longest delay before we speak up: spread, lest all speak at once, and so that one answer serves several.
+const DELAY_MAX: Duration = Duration::from_millis(20);
 /// Pause after a failure of the socket; doubles up to [`RETRY_PAUSE_MAX`] while it cannot be opened.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -96,7 +96,7 @@ impl Interface {
             pause = (pause * 2).min(RETRY_PAUSE_MAX);
         };
         tracing::debug!(link = ?link.id(), "mdns link open");
-        self.rounds.restart(Instant::now());
+        self.begin_round(Instant::now());
         // One byte more than allowed, so that a packet that was cut off is known by its length.
         let mut buffer = vec![0; PACKET_LIMIT_BYTES + 1];
         loop {
@@ -147,8 +147,13 @@ impl Interface {
 
     fn on_news(&mut self, now: Instant) {
         if self.link.withdraw_outdated(&self.shared) {
-            self.rounds.restart(now);
+            self.begin_round(now);
         }
+    }
+
+    /// Begins an opening round, a moment later: a link that comes up does so for everybody on it at once.
+    fn begin_round(&mut self, now: Instant) {
+        self.rounds.restart(now + delay());
     }
 
     fn on_time(&mut self, now: Instant) {
@@ -182,9 +187,6 @@ impl Interface {
         }
         if !self.packets.take(now) {
             return self.shared.count(|counters| counters.packets_shed += 1);
-        }
-        if packet.len() > PACKET_LIMIT_BYTES {
-            return self.shared.count(|counters| counters.packets_malformed += 1);
         }
         match message::decode(packet) {
             Ok(Packet::Query { id, wants_peers, wants_services }) => {
@@ -255,7 +257,11 @@ impl Interface {
     }
 
     fn answer_soon(&mut self, now: Instant) {
-        let at = now + ANSWER_DELAY_MAX.mul_f64(rand::random());
+        let at = now + delay();
         self.answer_at = Some(self.answer_at.map_or(at, |earlier| earlier.min(at)));
     }
+}
+
+fn delay() -> Duration {
+    DELAY_MAX.mul_f64(rand::random())
 }

@@ -19,6 +19,7 @@ use hickory_proto::{
 };
 use libp2p::{Multiaddr, PeerId, core::multiaddr::Protocol};
 use rand::{RngExt, distr::Alphanumeric};
+use thiserror::Error;
 
 /// Name under which libp2p peers are found.
 const SERVICE: &str = "_p2p._udp.local.";
@@ -33,12 +34,16 @@ pub(crate) const PACKET_LIMIT_BYTES: usize = 9000;
 pub(crate) const RESPONSE_LIMIT_BYTES: usize = 1400;
 /// Most addresses that we announce. At 6 to 12 a packet this is 16 packets at the very most.
 pub(crate) const ANNOUNCED_ADDRESSES_MAX: usize = 64;
+/// Most questions and records in a packet that is read. Compressed names make records cheap to send (12 bytes) and dear
+/// to decode (128 labels), so a packet full of them is not even begun.
+const RECORDS_PER_PACKET_MAX: usize = 160;
 /// Most addresses that are taken from one packet: more than fit in 9000 bytes when they are honest.
 const SIGHTINGS_PER_PACKET_MAX: usize = 128;
 /// Most peers that one packet may speak for; implementations put one in.
 const INSTANCES_PER_PACKET_MAX: usize = 16;
 /// Longest string of a TXT record, in bytes (RFC 1035, section 3.3).
 const TEXT_LIMIT_BYTES: usize = 255;
+const _: () = assert!(SIGHTINGS_PER_PACKET_MAX + INSTANCES_PER_PACKET_MAX <= RECORDS_PER_PACKET_MAX);
 
 /// A packet of somebody, as far as it concerns us.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,12 +74,36 @@ pub(crate) struct Sighting {
     pub(crate) ttl_secs: u32,
 }
 
+/// Why bytes are no packet for us.
+#[derive(Debug, Error)]
+pub(crate) enum MalformedPacket {
+    /// Longer than mDNS allows; the rest was not even read.
+    #[error("packet exceeds the limit of {PACKET_LIMIT_BYTES} bytes")]
+    TooLong,
+    /// Not decoded, because that would cost too much.
+    #[error("packet claims {claimed} records, more than the limit of {RECORDS_PER_PACKET_MAX}")]
+    TooManyRecords {
+        /// Sum of the four counts of the header.
+        claimed: usize,
+    },
+    /// Not a DNS message.
+    #[error(transparent)]
+    NotDns(#[from] DecodeError),
+}
+
 /// Reads one packet.
 ///
 /// # Errors
 ///
-/// When the bytes are no DNS message.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Packet, DecodeError> {
+/// When the bytes are no DNS message, or one larger than any honest one.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Packet, MalformedPacket> {
+    if bytes.len() > PACKET_LIMIT_BYTES {
+        return Err(MalformedPacket::TooLong);
+    }
+    let claimed = claimed_records(bytes);
+    if claimed > RECORDS_PER_PACKET_MAX {
+        return Err(MalformedPacket::TooManyRecords { claimed });
+    }
     let message = Message::from_vec(bytes)?;
     Ok(match message.metadata.message_type {
         MessageType::Query => to_query(&message),
@@ -213,6 +242,12 @@ fn to_text(address: &Multiaddr, peer: PeerId) -> Option<String> {
     (text.len() <= TEXT_LIMIT_BYTES).then_some(text)
 }
 
+/// The sum of the four counts in the header; 0 if there is no header.
+fn claimed_records(bytes: &[u8]) -> usize {
+    let counts = bytes.get(4..HEADER_BYTES).unwrap_or_default();
+    counts.chunks_exact(2).map(|count| usize::from(u16::from_be_bytes([count[0], count[1]]))).sum()
+}
+
 fn to_query(message: &Message) -> Packet {
     let asks_for = |name: &str| {
         message.queries.iter().any(|query| {
@@ -274,4 +309,5 @@ fn is_named(name: &Name, expected: &str) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests;

@@ -41,6 +41,8 @@
 //! - **It neither dials nor disconnects.**
 //! - It ignores IPv6 link-local addresses, as an address without a zone cannot be dialled, and neighbours whose
 //!   network is not ours ([`Config::accept_foreign_addresses`]).
+//! - It does not suppress known answers (RFC 6762, section 7.1): each question is answered by everybody, a few times per
+//!   second at most. That suits links of up to a few hundred peers.
 //! - A full table refuses newcomers until something expires; nothing is evicted for them.
 //!
 //! [spec]: https://github.com/libp2p/specs/blob/master/discovery/mdns.md

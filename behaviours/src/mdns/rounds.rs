@@ -18,6 +18,10 @@ use libp2p::PeerId;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Questions of an opening round before it may end: they span about 1.5 s.
 const OPENING_REPEATS: u32 = 5;
+/// Shortest query interval: below it, asking would be most of what a link carries.
+const QUERY_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// Longest query interval, so that the time of the next question can always be computed.
+const QUERY_INTERVAL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The timetable of one link.
 #[derive(Debug)]
@@ -48,7 +52,7 @@ struct Round {
 impl Rounds {
     /// A timetable whose first round begins at `now`; it remembers at most `peers_max` peers.
     pub(crate) fn new(query_interval: Duration, peers_max: usize, now: Instant) -> Self {
-        let query_interval = query_interval.max(Duration::from_secs(1));
+        let query_interval = query_interval.clamp(QUERY_INTERVAL_MIN, QUERY_INTERVAL_MAX);
         Self { query_interval, peers_max, peers: HashMap::new(), round: Round::new(OPENING_REPEATS, now) }
     }
 
@@ -124,6 +128,7 @@ fn spread(pause: Duration, chance: f64) -> Duration {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
 
@@ -209,6 +214,16 @@ mod tests {
         assert!(rounds.on_heard(PeerId::random(), TTL, start));
         assert!(!rounds.on_heard(PeerId::random(), TTL, start));
         assert_eq!(rounds.peers.len(), 2);
+    }
+
+    #[test]
+    fn a_query_interval_without_sense_is_clamped() {
+        let start = Instant::now();
+        for (chosen, expected) in [(Duration::ZERO, QUERY_INTERVAL_MIN), (Duration::MAX, QUERY_INTERVAL_MAX)] {
+            let mut rounds = Rounds::new(chosen, 10, start);
+            let asked = questions(&mut rounds, start, 5 * QUERY_INTERVAL_MAX);
+            assert_eq!(asked[asked.len() - 1] - asked[asked.len() - 2], expected.as_millis());
+        }
     }
 
     #[test]

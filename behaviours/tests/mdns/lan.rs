@@ -31,20 +31,24 @@ pub(crate) const FOREIGN_ADDRESS: &str = "10.88.0.1";
 const HOST_VARIABLE: &str = "QUORATE_MDNS_TEST_HOST";
 const SERVICE: &str = "_p2p._udp.local.";
 
-/// Runs `story`, which is the test called `test_name`, in a network namespace of its own with nothing but loopback.
+/// Runs `story` in a network namespace of its own with nothing but loopback. To be called by the test itself, with a
+/// closure, and by nothing else: the name of the closure tells which test to run again.
 ///
 /// Passes with a word of explanation where that cannot be done.
-pub(crate) fn in_own_network(test_name: &str, story: impl FnOnce()) {
+pub(crate) fn in_own_network<F: FnOnce()>(story: F) {
     if env::var_os(HOST_VARIABLE).is_some() {
         run("ip link set lo up");
         return story();
     }
+    let test_name = test_of::<F>();
     if !succeeds("unshare -n sh -c 'ip link set lo up && ip link add near type veth peer name far'") {
         eprintln!("SKIPPED {test_name}: network namespaces and virtual cables cannot be made here (root is needed)");
         return;
     }
-    let status = this_test(test_name, "near").status().unwrap();
-    assert!(status.success(), "{test_name} failed in its own network: see above");
+    let output = this_test(test_name, "near").stderr(Stdio::inherit()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let passed = output.status.success() && said.contains("test result: ok. 1 passed");
+    assert!(passed, "{test_name} did not pass in its own network:\n{said}");
 }
 
 /// Whether this process is the second host of a test.
@@ -52,9 +56,9 @@ pub(crate) fn is_far_host() -> bool {
     env::var(HOST_VARIABLE).is_ok_and(|host| host == "far")
 }
 
-/// Starts the test again as a second host, in a namespace of its own.
-pub(crate) fn start_far_host(test_name: &str) -> Child {
-    this_test(test_name, "far").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+/// Starts the test that is called like the function `test` as a second host, in a namespace of its own.
+pub(crate) fn start_far_host<F: Fn()>(_test: F) -> Child {
+    this_test(test_of::<F>(), "far").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
 }
 
 /// Lays a cable, both of whose ends are here; the near one has an address.
@@ -135,6 +139,13 @@ pub(crate) fn forged_query() -> Vec<u8> {
     let mut message = Message::new(1, MessageType::Query, OpCode::Query);
     message.add_query(Query::query(Name::from_str(SERVICE).unwrap(), RecordType::PTR));
     message.to_vec().unwrap()
+}
+
+/// The name of the test in which the closure `F` was written, or which is the function `F`.
+fn test_of<F>() -> &'static str {
+    let name = std::any::type_name::<F>();
+    let (_crate_name, name) = name.split_once("::").unwrap();
+    name.trim_end_matches("::{{closure}}")
 }
 
 fn this_test(test_name: &str, host: &str) -> Command {

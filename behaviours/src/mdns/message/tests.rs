@@ -185,3 +185,39 @@ fn mutate(packet: &mut Vec<u8>, rng: &mut StdRng) {
         }
     }
 }
+
+/// A packet of `count` records, each of which takes 13 bytes and names 120 labels.
+fn dear_packet(count: u16) -> Vec<u8> {
+    let mut packet = vec![0, 0, 0x84, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    packet[10..12].copy_from_slice(&count.to_be_bytes());
+    packet.extend_from_slice(&b"\x01a".repeat(120));
+    packet.extend_from_slice(b"\0\0\x10\0\x01\0\0\0\x01\0\x01\0");
+    for _ in 1..count {
+        packet.extend_from_slice(b"\xc0\x0c\0\x10\0\x01\0\0\0\x01\0\x01\0");
+    }
+    packet
+}
+
+#[test]
+fn a_packet_that_would_be_dear_to_decode_is_refused_unread() {
+    assert_eq!(decode(&dear_packet(160)).unwrap(), Packet::Other);
+    assert!(matches!(decode(&dear_packet(161)), Err(MalformedPacket::TooManyRecords { claimed: 161 })));
+    let whole_header = [0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+    assert!(matches!(decode(&whole_header), Err(MalformedPacket::TooManyRecords { claimed: 262_140 })));
+}
+
+#[test]
+fn a_packet_longer_than_mdns_allows_is_refused() {
+    let mut packet = Encoder::new().unwrap().query(1).unwrap();
+    packet.resize(PACKET_LIMIT_BYTES, 0);
+    assert!(decode(&packet).is_ok());
+    packet.push(0);
+    assert!(matches!(decode(&packet), Err(MalformedPacket::TooLong)));
+}
+
+#[test]
+fn what_is_shorter_than_a_header_is_refused() {
+    for length in 0..HEADER_BYTES {
+        assert!(matches!(decode(&vec![0; length]), Err(MalformedPacket::NotDns(_))), "{length} bytes");
+    }
+}
