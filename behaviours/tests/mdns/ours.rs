@@ -1,6 +1,7 @@
 //! Behaviours driven by hand, as a swarm would drive them, and waiting for what they say.
 
 use std::{
+    collections::BTreeSet,
     net::UdpSocket,
     time::{Duration, Instant},
 };
@@ -53,6 +54,17 @@ impl Ours {
     /// Waits until `peer` is discovered. Returns the time since `started`.
     pub(crate) async fn finds(&mut self, peer: PeerId, started: Instant) -> Duration {
         while !self.found().await.iter().any(|(found, _)| *found == peer) {}
+        started.elapsed()
+    }
+
+    /// Waits until all `peers` but itself are discovered; its sockets answer on. Returns the time since `started`.
+    pub(crate) async fn finds_all(&mut self, peers: &[PeerId], started: Instant) -> Duration {
+        let mut missing: BTreeSet<PeerId> = peers.iter().copied().filter(|peer| *peer != self.id).collect();
+        while !missing.is_empty() {
+            for (peer, _) in self.found().await {
+                missing.remove(&peer);
+            }
+        }
         started.elapsed()
     }
 
