@@ -181,7 +181,20 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_a_peer_that_said_goodbye_or_expired() {
+    fn nobody_waits_for_a_peer_whose_time_is_over() {
+        let start = Instant::now();
+        let (mut rounds, there) = (Rounds::new(INTERVAL, 10, start), PeerId::random());
+        rounds.on_heard(PeerId::random(), INTERVAL + Duration::from_secs(3), start);
+        rounds.on_heard(there, 2 * TTL, start);
+        questions(&mut rounds, start, Duration::from_secs(2));
+        let later = rounds.next();
+        assert!(rounds.is_due(0.0, later));
+        rounds.on_heard(there, TTL, later);
+        assert_eq!(questions(&mut rounds, later, Duration::from_secs(200)), [50, 150, 350, 750]);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_peer_that_said_goodbye() {
         let start = Instant::now();
         let (mut rounds, gone, there) = (Rounds::new(INTERVAL, 10, start), PeerId::random(), PeerId::random());
         rounds.on_heard(gone, TTL, start);

@@ -1,12 +1,14 @@
 //! Goodbyes, and changes of address.
 
-use std::time::Instant;
+use std::{sync::mpsc, time::Instant};
 
 use async_std::task;
+use futures::future::join;
+use quorate_behaviours::mdns::Config;
 
 use crate::{
-    lan::{self, in_own_network},
-    ours::{Ours, acquainted, address, full_address, soon},
+    lan::{self, Witness, in_own_network, is_response, run},
+    ours::{Ours, SOON, acquainted, address, full_address, soon},
 };
 
 #[test]
@@ -21,12 +23,17 @@ fn a_farewell_expires_us_everywhere_at_once() {
             eprintln!("farewell: noticed after {:?}", started.elapsed());
             assert_eq!(expired, vec![(leaver.id, full_address(4001, leaver.id))]);
             // It stays silent, whatever happens.
-            let sent = leaver.mdns.counters();
-            leaver.listen(&address(4009));
-            let mut newcomer = Ours::listening_on(4003);
-            let stayer_id = stayer.id;
-            soon(leaver.polled_during(newcomer.finds(stayer_id, started))).await;
-            assert_eq!(leaver.mdns.counters(), sent);
+            let before = leaver.mdns.counters();
+            run("ip addr add 10.99.0.1/24 dev near");
+            let elsewhere = |port: u16| format!("/ip4/10.99.0.1/tcp/{port}").parse().unwrap();
+            let mut newcomer = Ours::new(Config::default());
+            for (ours, port) in [(&mut leaver, 4001), (&mut stayer, 4002), (&mut newcomer, 4003)] {
+                ours.listen(&elsewhere(port));
+            }
+            let (stayer_id, newcomer_id) = (stayer.id, newcomer.id);
+            let both = join(newcomer.finds(stayer_id, started), stayer.finds(newcomer_id, started));
+            soon(leaver.polled_during(both)).await;
+            assert_eq!(leaver.mdns.counters(), before);
             assert!(newcomer.addresses_of(leaver.id).is_empty());
         });
     });
@@ -42,6 +49,27 @@ fn dropping_the_behaviour_says_goodbye_too() {
             drop(leaver);
             assert_eq!(soon(stayer.expired()).await, vec![(leaver_id, full_address(4001, leaver_id))]);
         });
+    });
+}
+
+#[test]
+fn dropping_says_goodbye_though_no_task_runs_any_more() {
+    in_own_network(|| {
+        lan::add_interface();
+        let witness = Witness::new();
+        let mut leaver = Ours::listening_on(4001);
+        task::block_on(soon(leaver.asked(1)));
+        assert!(witness.hears(SOON, |message| is_response(message, 360)));
+        // The tests have one thread for tasks, and this occupies it.
+        let (began, beginning) = mpsc::channel();
+        let (_release, released) = mpsc::channel::<()>();
+        task::spawn(async move {
+            began.send(()).unwrap();
+            released.recv().unwrap_err();
+        });
+        beginning.recv().unwrap();
+        drop(leaver);
+        assert!(witness.hears(SOON, |message| is_response(message, 0)));
     });
 }
 

@@ -23,8 +23,8 @@ use libp2p::{
 use quorate_behaviours::mdns::{self, Behaviour, Config, Event};
 
 use crate::{
-    lan::{self, FAR_ADDRESS, in_own_network, run},
-    ours::{Ours, address, full_address, listen, next_event, soon, within},
+    lan::{self, FAR_ADDRESS, Witness, forged_query, forged_response, in_own_network, is_query, is_response, run},
+    ours::{Ours, SOON, address, forger, full_address, listen, next_event, soon, within},
 };
 
 #[test]
@@ -54,8 +54,47 @@ fn a_crowd_started_together_finds_itself_completely() {
         // They exceed what one of them may read in a second, and must make up for it by asking again.
         let waited = task::block_on(within(Duration::from_secs(20), all_found));
         let shed: u64 = crowd.iter().map(|ours| ours.mdns.counters().packets_shed).sum();
+        assert!(crowd.iter_mut().all(|ours| ours.addresses_of(ours.id).is_empty()), "somebody discovered itself");
         eprintln!("a crowd of {CROWD}: the last knew all after {:?}; {shed} packets were shed", waited.iter().max());
     });
+}
+
+#[test]
+fn we_announce_ourselves_unasked() {
+    in_own_network(|| {
+        lan::add_interface();
+        let witness = Witness::new();
+        let mut ours = Ours::listening_on(4001);
+        task::block_on(soon(ours.asked(1)));
+        assert!(witness.hears(SOON, |message| is_response(message, 360)));
+    });
+}
+
+#[test]
+fn a_question_is_answered_at_once() {
+    in_own_network(|| answered_in_a_pause(&forged_query()));
+}
+
+#[test]
+fn somebody_unknown_is_told_of_us_at_once() {
+    let stranger = PeerId::random();
+    in_own_network(|| answered_in_a_pause(&forged_response(stranger, &[full_address(9, stranger)], 60)));
+}
+
+/// Sends `packet` while we would say nothing of our own accord, and waits for an answer.
+fn answered_in_a_pause(packet: &[u8]) {
+    lan::add_interface();
+    run("echo 1 | tee /proc/sys/net/ipv6/conf/near/disable_ipv6 /proc/sys/net/ipv6/conf/far/disable_ipv6");
+    let witness = Witness::new();
+    let mut ours = Ours::listening_on(4001);
+    task::block_on(within(2 * SOON, ours.asked(6)));
+    // All that was said before is behind us when the sixth question is; the seventh comes more than a second later.
+    for _ in 0..6 {
+        assert!(witness.hears(SOON, is_query));
+    }
+    assert!(witness.hears(SOON, |message| is_response(message, 360)));
+    forger().send_to(packet, lan::GROUP).unwrap();
+    assert!(witness.hears(Duration::from_millis(500), |message| is_response(message, 360)));
 }
 
 #[test]

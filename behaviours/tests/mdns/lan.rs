@@ -3,9 +3,10 @@
 use std::{
     env,
     io::Write,
-    net::UdpSocket,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     process::{Child, Command, Stdio},
     str::FromStr,
+    time::{Duration, Instant},
 };
 
 use hickory_proto::{
@@ -116,8 +117,52 @@ pub(crate) fn forger(address: &str) -> UdpSocket {
     let address = address.parse().unwrap();
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
     socket.set_multicast_if_v4(&address).unwrap();
-    socket.bind(&std::net::SocketAddr::from((address, 0)).into()).unwrap();
+    socket.bind(&SocketAddr::from((address, 0)).into()).unwrap();
     socket.into()
+}
+
+/// A socket that hears what everybody on the cable says, and says nothing itself.
+pub(crate) struct Witness(UdpSocket);
+
+impl Witness {
+    /// Hears from now on.
+    pub(crate) fn new() -> Self {
+        let address = NEAR_ADDRESS.parse().unwrap();
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5353)).into()).unwrap();
+        socket.join_multicast_v4(&Ipv4Addr::new(224, 0, 0, 251), &address).unwrap();
+        Self(socket.into())
+    }
+
+    /// Waits, at most for `time`, for a packet that `is_it`. Returns whether it came; those before it are forgotten.
+    pub(crate) fn hears(&self, time: Duration, is_it: impl Fn(&Message) -> bool) -> bool {
+        let deadline = Instant::now() + time;
+        let mut buffer = vec![0; 9000];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            self.0.set_read_timeout(Some(left)).unwrap();
+            let Ok(size) = self.0.recv(&mut buffer) else { return false };
+            if Message::from_vec(&buffer[..size]).is_ok_and(|message| is_it(&message)) {
+                return true;
+            }
+        }
+    }
+}
+
+/// Whether a packet asks for libp2p peers.
+pub(crate) fn is_query(message: &Message) -> bool {
+    message.metadata.message_type == MessageType::Query
+}
+
+/// Whether a packet announces libp2p peers for `ttl_secs`.
+pub(crate) fn is_response(message: &Message, ttl_secs: u32) -> bool {
+    message.metadata.message_type == MessageType::Response
+        && message.answers.iter().chain(&message.additionals).all(|record| record.ttl == ttl_secs)
 }
 
 /// An answer in which `peer` announces `addresses`.
@@ -152,6 +197,8 @@ fn this_test(test_name: &str, host: &str) -> Command {
     let mut command = Command::new("unshare");
     command.arg("-n").arg(env::current_exe().unwrap());
     command.args(["--exact", test_name, "--nocapture", "--test-threads=1"]).env(HOST_VARIABLE, host);
+    // Everything must work on one thread; and a test can stop the tasks by blocking it.
+    command.env("ASYNC_STD_THREAD_COUNT", "1");
     command
 }
 

@@ -87,6 +87,13 @@ impl Ours {
         }
     }
 
+    /// Polls the behaviour until it has asked `queries` times.
+    pub(crate) async fn asked(&mut self, queries: u64) {
+        while self.mdns.counters().queries_sent < queries {
+            self.found_within(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Polls the behaviour, which opens its sockets, until `other` is ready.
     pub(crate) async fn polled_during<T>(&mut self, other: impl Future<Output = T>) -> T {
         let polled = async {
