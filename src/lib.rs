@@ -10,3 +10,10 @@ pub mod membership;
 pub mod ring;
 
 pub mod store;
+pub mod wire;
+
+pub mod quorum;
+pub mod replica;
+
+pub mod config;
+pub mod node;

@@ -1,3 +1,4 @@
 //! libp2p protocols of Quorate, ignorant of keys, rings and siblings.
 
+pub mod mdns;
 pub mod tcp;

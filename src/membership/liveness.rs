@@ -78,6 +78,11 @@ impl Liveness {
         self.connected.get(node).map(|evidence| evidence.last_heard)
     }
 
+    /// Whether there is a connection to `node`.
+    pub fn is_connected(&self, node: &NodeId) -> bool {
+        self.connected.contains_key(node)
+    }
+
     /// Everybody who is not down. The suspects are among them; this node itself is not.
     pub fn reachable(&self) -> BTreeSet<NodeId> {
         self.connected.keys().copied().collect()

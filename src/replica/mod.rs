@@ -18,7 +18,7 @@ use crate::{
     ident::{Key, NodeId},
     membership::change::Change,
     replica::values::{KeyPage, WriteRefused},
-    store::{ReadTxn, StoreError, Table, WriteTxn, schema},
+    store::{ReadTxn, StoreError, Table, WriteTxn},
     wire::client::Cursor,
 };
 
@@ -79,8 +79,13 @@ pub enum Query {
 /// What became of [`Work`] or a [`Query`]. Exists only after the commit.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Done {
-    /// The object after a [`Work::Write`].
-    Written(Object),
+    /// A [`Work::Write`] is stored.
+    Written {
+        /// The object after it.
+        object: Object,
+        /// What its writer may be told it has seen.
+        seen: VersionVector,
+    },
     /// A [`Work::Write`] that would break a limit; nothing changed.
     Refused(WriteRefused),
     /// A [`Work::Merge`], whether or not it changed anything.

@@ -18,8 +18,11 @@ use crate::{
     ident::Key,
     limits::{OBJECT_LIMIT_BYTES, SCAN_PAGE_MAX, SIBLING_COUNT_MAX},
     replica::{Done, MergeRule, Rules, startup},
-    ring::token::{Token, complete_tag},
-    store::{ReadTxn, StoreError, Table, Walk, WriteTxn, record, schema},
+    ring::token::{self, Token},
+    store::{
+        ReadTxn, StoreError, Table, Walk, WriteTxn, record,
+        schema::{self, RowKey},
+    },
     wire::client::Cursor,
 };
 
@@ -65,8 +68,8 @@ struct Record {
 /// The object and local record of `key`, if there are any that are whole.
 pub fn load(txn: &impl ReadTxn, key: &Key, damaged: &mut u64) -> Result<Option<(Object, Local)>, StoreError> {
     let row = row_of(key);
-    let Some(sealed) = txn.get(Table::Objects, &row)? else { return Ok(None) };
-    let record = decode(&row, sealed);
+    let Some(sealed) = txn.get(Table::Objects, row.as_bytes())? else { return Ok(None) };
+    let record = decode(row.as_bytes(), sealed);
     *damaged += u64::from(record.is_none());
     Ok(record.map(|record| (record.object, record.local)))
 }
@@ -84,21 +87,30 @@ pub fn write(
     rule: EpochRule,
 ) -> Result<Done, StoreError> {
     let (mut object, mut local) = load_or_new(txn, key, now)?;
-    match new {
-        Some(new) if object.sibling_of(&new.op).is_some() => return Ok(Done::Written(object)),
+    let seen = match new {
         Some(new) => {
+            if let Some(dot) = object.sibling_of(new.op).map(|sibling| sibling.dot) {
+                let seen = object.context_after_put(context, dot);
+                return Ok(Done::Written { object, seen });
+            }
             let mut epochs = startup::load_epochs(txn)?;
-            let actor = epochs.actor_for(actor_node, &mut local, &object, context, rule);
-            object.put(context, actor, new);
+            let before = epochs;
+            epochs.rule = rule;
+            let actor = epochs.actor_for(actor_node, &mut local, &object, context);
+            let dot = object.put(context, actor, new);
             if let Err(refused) = check_limits(&object) {
                 return Ok(Done::Refused(refused));
             }
-            startup::save_epochs(txn, &epochs)?;
+            startup::save_epochs_if_changed(txn, &before, &epochs)?;
+            object.context_after_put(context, dot)
         }
-        None => object.delete(context),
-    }
+        None => {
+            object.delete(context);
+            context.clone()
+        }
+    };
     save(txn, key, &object, local)?;
-    Ok(Done::Written(object))
+    Ok(Done::Written { object, seen })
 }
 
 /// Merges another replica's object into ours. Never refused for size or number: that would lose acknowledged writes.
@@ -112,14 +124,17 @@ pub fn merge(
 ) -> Result<(), StoreError> {
     let (mut object, mut local) = load_or_new(txn, key, now)?;
     let mut epochs = startup::load_epochs(txn)?;
-    let before = epochs.clone();
-    epochs.note_merge(actor_node, &mut local, object.clock(), incoming.clock());
-    if epochs != before {
-        startup::save_epochs(txn, &epochs)?;
-    }
+    let before = epochs;
+    epochs.rule = rules.epochs;
+    epochs.note_merge(actor_node, &mut local, &object, incoming.clock());
+    startup::save_epochs_if_changed(txn, &before, &epochs)?;
     let changed = match rules.merges {
         MergeRule::KeepSiblings => object.merge(incoming),
-        MergeRule::LastWriteWins => object.merge(incoming) && object.keep_youngest(),
+        MergeRule::LastWriteWins => {
+            let changed = object.merge(incoming);
+            object.keep_youngest();
+            changed
+        }
     };
     if changed { save(txn, key, &object, local) } else { Ok(()) }
 }
@@ -136,10 +151,10 @@ pub fn list_keys(
     now: WallTime,
     damaged: &mut u64,
 ) -> Result<KeyPage, StoreError> {
-    let tag = complete_tag(prefix).map(Token::of_routing_part);
+    let tag = token::complete_tag(prefix).map(Token::of_routing_part);
     let start = match (after, tag) {
         (Some(cursor), _) => cursor.0.clone(),
-        (None, Some(token)) => schema::object_row_bytes(token.0, prefix),
+        (None, Some(token)) => [&schema::object_range_start(token.0), prefix].concat(),
         (None, None) => Vec::new(),
     };
     let mut keys = Vec::new();
@@ -172,12 +187,12 @@ pub fn list_keys(
     Ok(KeyPage { keys, next })
 }
 
-fn row_of(key: &Key) -> Vec<u8> {
-    schema::object_row_bytes(Token::of(key).0, key.as_bytes())
+fn row_of(key: &Key) -> RowKey {
+    schema::object_row(Token::of(key).0, key)
 }
 
 fn decode(row: &[u8], sealed: &[u8]) -> Option<Record> {
-    let body = record::open(row, sealed).ok()?;
+    let body = record::open(Table::Objects, row, sealed).ok()?;
     cbor4ii::serde::from_slice(body).ok()
 }
 
@@ -197,7 +212,7 @@ fn save(txn: &mut impl WriteTxn, key: &Key, object: &Object, local: Local) -> Re
     let row = row_of(key);
     let body = cbor4ii::serde::to_vec(Vec::new(), &RecordRef { object, local })
         .expect("encoding into memory cannot fail");
-    txn.put(Table::Objects, &row, &record::seal(&row, &body))
+    txn.put(Table::Objects, row.as_bytes(), &record::seal(Table::Objects, row.as_bytes(), &body))
 }
 
 fn check_limits(object: &Object) -> Result<(), WriteRefused> {

@@ -73,10 +73,22 @@ pub fn routing_part(key: &[u8]) -> &[u8] {
     }
 }
 
+/// The content of the first `{tag}` of `prefix`, if the prefix holds all of it: every key that begins so has the same
+/// token.
+pub fn complete_tag(prefix: &[u8]) -> Option<&[u8]> {
+    let tag = routing_part(prefix);
+    (tag.len() < prefix.len()).then_some(tag)
+}
+
 impl Token {
+    /// Where the keys with this routing part stand.
+    pub fn of_routing_part(part: &[u8]) -> Token {
+        Token(Digest::of(Domain::Token, &[part]).to_u64())
+    }
+
     /// Where `key` stands: a hash of its [`routing_part`]. Equal on every node and every platform.
     pub fn of(key: &Key) -> Token {
-        Token(Digest::of(Domain::Token, &[routing_part(key.as_bytes())]).to_u64())
+        Token::of_routing_part(routing_part(key.as_bytes()))
     }
 
     /// The partition this token lies in: its leading bits.

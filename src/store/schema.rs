@@ -41,10 +41,8 @@ pub struct RowKey {
 pub enum MetaRow {
     /// The [`FORMAT_VERSION`] it was made with.
     FormatVersion,
-    /// The next epoch to be drawn.
-    NextEpoch,
-    /// Epochs below this one are no longer minted under.
-    EpochFloor,
+    /// The next epoch to be drawn, and the floor below which none is minted under.
+    Epochs,
     /// How often a node was started on it.
     BootNumber,
     /// Whether the last stop was clean.
@@ -74,10 +72,9 @@ impl RowKey {
 
 impl MetaRow {
     /// All of them.
-    pub const ALL: [MetaRow; 7] = [
+    pub const ALL: [MetaRow; 6] = [
         MetaRow::FormatVersion,
-        MetaRow::NextEpoch,
-        MetaRow::EpochFloor,
+        MetaRow::Epochs,
         MetaRow::BootNumber,
         MetaRow::CleanStop,
         MetaRow::Owner,
@@ -88,8 +85,7 @@ impl MetaRow {
     pub const fn key(self) -> &'static [u8] {
         match self {
             MetaRow::FormatVersion => b"format version",
-            MetaRow::NextEpoch => b"next epoch",
-            MetaRow::EpochFloor => b"epoch floor",
+            MetaRow::Epochs => b"epochs",
             MetaRow::BootNumber => b"boot number",
             MetaRow::CleanStop => b"clean stop",
             MetaRow::Owner => b"owner",
