@@ -142,7 +142,8 @@ impl Object {
     /// Keeps only the sibling written last by the clocks of coordinators. **Breaks P1**: exists so that tests can plant
     /// the bug.
     pub fn keep_youngest(&mut self) {
-        let youngest = self.siblings.iter().max_by_key(|sibling| (sibling.written_at, sibling.dot)).map(|kept| kept.dot);
+        let youngest =
+            self.siblings.iter().max_by_key(|sibling| (sibling.written_at, sibling.dot)).map(|kept| kept.dot);
         self.siblings.retain(|sibling| Some(sibling.dot) == youngest);
     }
 

@@ -147,13 +147,7 @@ impl Node {
     }
 
     /// A peer compares histories.
-    pub(super) fn on_reconcile_request(
-        &mut self,
-        now: Now,
-        from: NodeId,
-        inbound: InboundId,
-        reconcile: Reconcile,
-    ) {
+    pub(super) fn on_reconcile_request(&mut self, now: Now, from: NodeId, inbound: InboundId, reconcile: Reconcile) {
         if !self.on_greeting(now, from, &reconcile) {
             return self.respond(inbound, Response::Refused(Refusal::NotAMember));
         }
@@ -162,12 +156,7 @@ impl Node {
     }
 
     /// A peer has answered a comparison of histories, or not.
-    pub(super) fn on_reconcile_response(
-        &mut self,
-        now: Now,
-        from: NodeId,
-        result: Result<Response, SendFailure>,
-    ) {
+    pub(super) fn on_reconcile_response(&mut self, now: Now, from: NodeId, result: Result<Response, SendFailure>) {
         match result {
             Ok(Response::Reconciled(reconcile)) if self.on_greeting(now, from, &reconcile) => {
                 let Reconcile { changes, summary, .. } = reconcile;

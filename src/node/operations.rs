@@ -46,8 +46,6 @@ pub(crate) enum Asker {
 #[derive(Debug, Default)]
 pub(crate) struct Operations {
     by_number: BTreeMap<OpNumber, Operation>,
-    /// Operations that wait until histories agree or are known better, by number.
-    waiting_count: usize,
 }
 
 #[derive(Debug)]
@@ -134,7 +132,9 @@ impl Node {
                 let effects = op.on_failed(&from);
                 self.on_get_effects(now, number, effects);
             }
-            (State::Forwarded { .. }, Ok(Response::Forwarded(response))) => self.on_forwarded(now, number, from, response),
+            (State::Forwarded { .. }, Ok(Response::Forwarded(response))) => {
+                self.on_forwarded(now, number, from, response)
+            }
             (State::Forwarded { maybe_stored, request, .. }, other) => {
                 let refused = matches!(other, Ok(Response::Refused(Refusal::Overloaded | Refusal::NotAMember)));
                 let unsent = matches!(other, Err(SendFailure::NotSent));
@@ -188,7 +188,7 @@ impl Node {
         let Some(Operation { asker, key, state: State::Asking(request), .. }) = self.end(number) else { return };
         let response = match (result, request) {
             (Ok(Done::Keys(page)), _) => status::keys(page),
-            (Ok(Done::KeyCount(count)), _) => ClientResponse::Status(self.status(now, count)),
+            (Ok(Done::Totals { key_count, counts }), _) => ClientResponse::Status(self.status(now, key_count, counts)),
             (Ok(Done::Object(object)), _) => self.local_answer(now, &key, object),
             (Ok(_), _) => unreachable!("a query is answered by what was asked"),
             (Err(error), _) => {
@@ -290,13 +290,16 @@ impl Node {
                 let response = ClientResponse::History(self.changes_since(&summary));
                 self.answer(asker, response);
             }
-            ClientRequest::Status => self.ask_store(asker, nothing, due, request, Query::KeyCount),
+            ClientRequest::Status => self.ask_store(asker, nothing, due, request, Query::Totals),
             ClientRequest::Scan(ref scan) => {
                 let limit = usize::from(scan.limit).clamp(1, SCAN_PAGE_MAX);
                 let query = Query::Keys { prefix: scan.prefix.clone(), after: scan.after.clone(), limit };
                 self.ask_store(asker, nothing, due, request, query);
             }
-            ClientRequest::Put(_) | ClientRequest::Delete(_) | ClientRequest::Get(_) | ClientRequest::Inspect { .. } => {
+            ClientRequest::Put(_)
+            | ClientRequest::Delete(_)
+            | ClientRequest::Get(_)
+            | ClientRequest::Inspect { .. } => {
                 unreachable!("these have a key")
             }
         }
@@ -478,10 +481,9 @@ impl Node {
                         context,
                         degraded,
                     }),
-                    Err(error) => ClientResponse::Failed(Failure::StoreFailed {
-                        detail: error.to_string(),
-                        maybe_stored: true,
-                    }),
+                    Err(error) => {
+                        ClientResponse::Failed(Failure::StoreFailed { detail: error.to_string(), maybe_stored: true })
+                    }
                 }
             }
             PutReply::QuorumNotMet { acks, needed } => ClientResponse::Failed(Failure::QuorumNotMet {
@@ -534,9 +536,7 @@ impl Node {
                 let partition = self.view.ring.as_ref().map(|ring| ring.partition_of(&operation.key));
                 status::inspection(partition, op.answers())
             }
-            (_, GetReply::Found { object, degraded }) => {
-                self.found(now, &operation.key, &object, degraded)
-            }
+            (_, GetReply::Found { object, degraded }) => self.found(now, &operation.key, &object, degraded),
             (_, GetReply::QuorumNotMet { acks, needed }) => ClientResponse::Failed(Failure::QuorumNotMet {
                 acks: count(acks),
                 needed: count(needed),
@@ -554,11 +554,7 @@ impl Node {
 
     /// What a client is told of `object`.
     pub(super) fn found(&self, now: Now, key: &Key, object: &Object, degraded: bool) -> ClientResponse {
-        let context = crate::causality::context::Context::seal(
-            &object.clock().clone(),
-            key,
-            &self.context_key,
-        );
+        let context = crate::causality::context::Context::seal(&object.clock().clone(), key, &self.context_key);
         match context {
             Ok(context) => ClientResponse::Found(Found {
                 siblings: object

@@ -41,16 +41,9 @@ impl Node {
         }
     }
 
-    pub(super) fn on_peer_read(
-        &mut self,
-        inbound: InboundId,
-        partition: Partition,
-        result: Result<Done, StoreError>,
-    ) {
+    pub(super) fn on_peer_read(&mut self, inbound: InboundId, partition: Partition, result: Result<Done, StoreError>) {
         let response = match result {
-            Ok(Done::Object(object)) => {
-                Response::Object { object, partition: self.view.partition_digest(partition) }
-            }
+            Ok(Done::Object(object)) => Response::Object { object, partition: self.view.partition_digest(partition) },
             Ok(_) | Err(_) => Response::Refused(Refusal::StoreFailed),
         };
         self.respond(inbound, response);

@@ -6,7 +6,7 @@ use crate::{
     ident::{Key, NodeId},
     membership::liveness::Opinion,
     node::Node,
-    replica::values::KeyPage,
+    replica::{StoreCounts, values::KeyPage},
     ring::token::Partition,
     wire::client::{
         ClientResponse, InspectedReplica, InspectedState, Inspection, Keys, LocalRecord, MemberStatus, Reach, Status,
@@ -14,8 +14,8 @@ use crate::{
 };
 
 impl Node {
-    /// How this node sees the cluster, `key_count` being what its store told.
-    pub(super) fn status(&self, now: Now, key_count: u64) -> Status {
+    /// How this node sees the cluster; the rest is what its store told.
+    pub(super) fn status(&self, now: Now, key_count: u64, counts: StoreCounts) -> Status {
         let held = self.view.ring.as_ref().map_or(0, |ring| ring.held_by(&self.me).count());
         let owned = self.view.ring.as_ref().map_or(0, |ring| ring.tokens_of(&self.me).len());
         Status {
@@ -37,6 +37,9 @@ impl Node {
             held_partitions: u32::try_from(held).expect("at most 65 536 partitions"),
             owned_partitions: u32::try_from(owned).expect("at most 65 536 partitions"),
             key_count,
+            commit_count: counts.commits,
+            write_count: counts.works,
+            damaged_count: counts.damaged,
             store_failure: self.records.store_failure().cloned(),
         }
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use rand_chacha::rand_core::Rng;
 
 use crate::{
-    clock::{Instant, Now},
+    clock::Now,
     ident::NodeId,
     limits::MEMBER_COUNT_MAX,
     membership::change::Summary,
@@ -172,7 +172,7 @@ impl Node {
         let pause = self.dialling.pauses.get(&alarm).map_or(self.config.redial_min, |pause| *pause * 2);
         let pause = pause.min(self.config.redial_max);
         self.dialling.pauses.insert(alarm, pause);
-        let due: Instant = now.instant + pause - pause.mul_f64(self.fraction() / 4.0);
+        let due = now.instant + pause.mul_f64(1.0 - self.fraction() / 4.0);
         self.alarms.set(alarm, due);
     }
 

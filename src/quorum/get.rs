@@ -138,8 +138,7 @@ impl GetOp {
 
     fn ask(&mut self, nodes: Vec<NodeId>, is_reachable: impl Fn(&NodeId) -> bool) -> Vec<GetEffect> {
         let me = self.me;
-        let (reachable, lost): (Vec<_>, Vec<_>) =
-            nodes.into_iter().partition(|node| *node == me || is_reachable(node));
+        let (reachable, lost): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| *node == me || is_reachable(node));
         lost.iter().for_each(|node| self.tally.fail(node));
         let mut effects: Vec<_> = reachable.into_iter().map(GetEffect::Read).collect();
         effects.extend(self.judge());
@@ -199,12 +198,8 @@ mod tests {
 
     fn object(actor: u64) -> Object {
         let mut object = Object::default();
-        let new = NewValue {
-            op: OpId([7; 16]),
-            value: Value::new(b"v").unwrap(),
-            written_at: WallTime(1),
-            expires_at: None,
-        };
+        let new =
+            NewValue { op: OpId([7; 16]), value: Value::new(b"v").unwrap(), written_at: WallTime(1), expires_at: None };
         object.put(&VersionVector::new(), Actor { node: actor, epoch: 1 }, new);
         object
     }
@@ -249,9 +244,6 @@ mod tests {
         let mut op = started(Consistency::Quorum);
         assert_eq!(op.on_object(&node(0), Object::default(), OURS), vec![]);
         op.on_failed(&node(1));
-        assert_eq!(
-            op.on_failed(&node(2)),
-            vec![GetEffect::Reply(GetReply::QuorumNotMet { acks: 1, needed: 2 })]
-        );
+        assert_eq!(op.on_failed(&node(2)), vec![GetEffect::Reply(GetReply::QuorumNotMet { acks: 1, needed: 2 })]);
     }
 }

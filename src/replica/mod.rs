@@ -72,8 +72,19 @@ pub enum Query {
         /// Most keys in the page.
         limit: usize,
     },
-    /// How many keys there are, tombstones included.
-    KeyCount,
+    /// How much there is, and what was done.
+    Totals,
+}
+
+/// What was done on a store since its node started. Only ever rising.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoreCounts {
+    /// Transactions committed.
+    pub commits: u64,
+    /// Pieces of work they carried.
+    pub works: u64,
+    /// Records found that did not match their checksum; each time one is met.
+    pub damaged: u64,
 }
 
 /// What became of [`Work`] or a [`Query`]. Exists only after the commit.
@@ -96,8 +107,13 @@ pub enum Done {
     Object(Object),
     /// Answer to [`Query::Keys`].
     Keys(KeyPage),
-    /// Answer to [`Query::KeyCount`].
-    KeyCount(u64),
+    /// Answer to [`Query::Totals`].
+    Totals {
+        /// Keys held, tombstones included.
+        key_count: u64,
+        /// What was done.
+        counts: StoreCounts,
+    },
 }
 
 /// By what rules a replica works. All but [`Rules::sound`] exist so that tests can plant a bug and see it caught.
@@ -158,16 +174,16 @@ pub fn apply(
     }
 }
 
-/// Answers `query`. `damaged` counts the records that did not match their checksum: they read as missing.
-pub fn answer(txn: &impl ReadTxn, query: &Query, now: WallTime, damaged: &mut u64) -> Result<Done, StoreError> {
+/// Answers `query`. A record that does not match its checksum reads as missing, and is counted in `counts`.
+pub fn answer(txn: &impl ReadTxn, query: &Query, now: WallTime, counts: &mut StoreCounts) -> Result<Done, StoreError> {
     match query {
         Query::Object(key) => {
-            let found = values::load(txn, key, damaged)?;
+            let found = values::load(txn, key, &mut counts.damaged)?;
             Ok(Done::Object(found.map(|(object, _)| object).unwrap_or_default()))
         }
         Query::Keys { prefix, after, limit } => {
-            values::list_keys(txn, prefix, after.as_ref(), *limit, now, damaged).map(Done::Keys)
+            values::list_keys(txn, prefix, after.as_ref(), *limit, now, &mut counts.damaged).map(Done::Keys)
         }
-        Query::KeyCount => txn.count(Table::Objects).map(Done::KeyCount),
+        Query::Totals => Ok(Done::Totals { key_count: txn.count(Table::Objects)?, counts: *counts }),
     }
 }

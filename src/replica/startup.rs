@@ -17,7 +17,6 @@ use crate::{
     },
 };
 
-
 /// What a store told its node at start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovered {
@@ -99,7 +98,9 @@ fn claim(txn: &mut impl WriteTxn, node: &NodeId) -> Result<(), StoreError> {
         Some(FORMAT_VERSION) => match load_meta::<NodeId>(txn, MetaRow::Owner)? {
             Some(owner) if owner == *node => Ok(()),
             owner => Err(StoreError::Damaged {
-                detail: format!("it belongs to {owner:?}, but identity.key is that of {node:?}; put the right key back"),
+                detail: format!(
+                    "it belongs to {owner:?}, but identity.key is that of {node:?}; put the right key back"
+                ),
             }),
         },
         Some(other) => Err(StoreError::Damaged {

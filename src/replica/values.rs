@@ -33,7 +33,9 @@ const ROWS_PER_PAGE_MAX: usize = 10 * SCAN_PAGE_MAX;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum WriteRefused {
     /// The key would have too many siblings.
-    #[error("the key would have {count} siblings, the limit is {SIBLING_COUNT_MAX}; read it and write with the context")]
+    #[error(
+        "the key would have {count} siblings, the limit is {SIBLING_COUNT_MAX}; read it and write with the context"
+    )]
     TooManySiblings {
         /// How many.
         count: usize,
@@ -210,8 +212,8 @@ fn save(txn: &mut impl WriteTxn, key: &Key, object: &Object, local: Local) -> Re
         local: Local,
     }
     let row = row_of(key);
-    let body = cbor4ii::serde::to_vec(Vec::new(), &RecordRef { object, local })
-        .expect("encoding into memory cannot fail");
+    let body =
+        cbor4ii::serde::to_vec(Vec::new(), &RecordRef { object, local }).expect("encoding into memory cannot fail");
     txn.put(Table::Objects, row.as_bytes(), &record::seal(Table::Objects, row.as_bytes(), &body))
 }
 
