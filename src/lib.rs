@@ -17,3 +17,6 @@ pub mod replica;
 
 pub mod config;
 pub mod node;
+
+#[cfg(feature = "node")]
+pub mod runtime;

@@ -2,3 +2,4 @@
 
 pub mod mdns;
 pub mod tcp;
+pub mod transport;
