@@ -293,6 +293,15 @@ mod tests {
     }
 
     #[test]
+    fn a_crash_in_a_long_boot_does_not_draw_the_lost_epochs_again() {
+        let stored = Epochs { next: 3 * DRAWS_PER_BOOT, ..Epochs::default() };
+        let mut restarted = stored;
+        restarted.invalidate_after_loss(2);
+        assert_eq!(restarted.next, stored.next + LOST_DRAWS_MAX);
+        assert_eq!(restarted.floor, restarted.next);
+    }
+
+    #[test]
     fn two_lives_of_one_old_disk_draw_different_epochs() {
         let [first, second] = [5, 6].map(|boot| {
             let mut restored = written(1);
