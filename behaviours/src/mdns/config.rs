@@ -12,7 +12,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
-    /// Pause between two rounds of questions once everybody known has answered. Default 5 min; clamped to
+    /// Longest pause between two rounds of questions once everybody known has answered. Default 5 min; clamped to
     /// 1 s – 1 day.
     ///
     /// Should be shorter than the `ttl` of the others, else their records expire and come back.
