@@ -12,7 +12,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
-    /// Pause between two rounds of questions once everybody known has answered. Default 5 min; clamped to
+    /// Longest pause between two rounds of questions once everybody known has answered. Default 5 min; clamped to
     /// 1 s – 1 day.
     ///
     /// Should be shorter than the `ttl` of the others, else their records expire and come back.
@@ -36,11 +36,14 @@ pub struct Config {
     /// Default 50. Whoever dials what is discovered dials no faster than this. Those above the rate wait in the
     /// table and are handed up later. 0 hands up nothing.
     pub discoveries_per_second: u32,
-    /// Packets decoded per second and interface, in the long run; at most twice as many in any one second. Default 200.
+    /// Packets decoded per second and interface, in the long run; at most twice as many in any one second. Default 500.
     /// The rest is read and dropped. 0 makes the behaviour deaf.
     pub packets_per_second: u32,
     /// Answers and announcements sent per second and interface, in the long run; at most twice as many in any one
-    /// second. Default 10. Each is at most 16 packets of 1400 bytes. 0 makes the behaviour mute, but for its queries.
+    /// second. Default 4. Each is at most 16 packets of 1400 bytes; those above the rate are sent later, as one.
+    ///
+    /// Everybody on the link hears each of them, so this times the number of peers should stay below their
+    /// `packets_per_second`. 0 makes the behaviour mute, but for its queries.
     pub responses_per_second: u32,
 }
 
@@ -54,8 +57,8 @@ impl Default for Config {
             records_max: 1024,
             addresses_per_peer_max: 16,
             discoveries_per_second: 50,
-            packets_per_second: 200,
-            responses_per_second: 10,
+            packets_per_second: 500,
+            responses_per_second: 4,
         }
     }
 }
@@ -91,7 +94,9 @@ pub struct Counters {
     pub queries_sent: u64,
     /// Packets of answers, announcements and goodbyes sent.
     pub responses_sent: u64,
-    /// Answers and announcements not sent because of [`Config::responses_per_second`].
+    /// Answers and announcements put off because of [`Config::responses_per_second`], and later sent as one.
+    pub responses_delayed: u64,
+    /// Answers about the services of the link that were not sent because of [`Config::responses_per_second`].
     pub responses_shed: u64,
     /// Packets that the operating system refused to send.
     pub send_failures: u64,

@@ -167,7 +167,9 @@ impl Interface {
         }
     }
 
-    /// Announces, if the rate allows; this answers everybody who waits.
+    /// Announces, as soon as the rate allows; this answers everybody who waits.
+    ///
+    /// Late is better than never: who asked and is not answered asks again, and all others answer him again.
     fn announce(&mut self, now: Instant) {
         self.answer_at = None;
         if !self.link.has_addresses(&self.shared) {
@@ -176,7 +178,8 @@ impl Interface {
         if self.responses.take(now) {
             self.link.announce(&self.shared);
         } else {
-            self.shared.count(|counters| counters.responses_shed += 1);
+            self.answer_at = self.responses.next();
+            self.shared.count(|counters| counters.responses_delayed += 1);
         }
     }
 

@@ -1,7 +1,8 @@
 //! When to ask and announce on one link, and who has answered.
 //!
 //! Asking goes in **rounds**. A round repeats the question with doubling pauses until everybody known on the link has
-//! been heard since the round began; then the link is quiet for a query interval. The first round of a link, and the
+//! been heard since the round began; then the link is quiet, for 10 s at first and twice as long after each round, up to
+//! the query interval: who was unheard in the bustle of a common start is found soon after. The first round of a link, and the
 //! one after our addresses have changed, repeats at least [`OPENING_REPEATS`] times, since those who start
 //! together with us may not have opened their ears yet; and while nobody at all is known, the round goes on.
 //!
@@ -18,6 +19,8 @@ use libp2p::PeerId;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Questions of an opening round before it may end: they span about 1.5 s.
 const OPENING_REPEATS: u32 = 5;
+/// Quiet time after the first round.
+const FIRST_QUIET: Duration = Duration::from_secs(10);
 /// Shortest query interval: below it, asking would be most of what a link carries.
 const QUERY_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// Longest query interval, so that the time of the next question can always be computed.
@@ -30,6 +33,8 @@ pub(crate) struct Rounds {
     peers_max: usize,
     peers: HashMap<PeerId, Presence>,
     round: Round,
+    /// Quiet time after the round.
+    quiet: Duration,
 }
 
 /// When a peer was heard on this link, and until when to believe that it is there.
@@ -53,12 +58,14 @@ impl Rounds {
     /// A timetable whose first round begins at `now`; it remembers at most `peers_max` peers.
     pub(crate) fn new(query_interval: Duration, peers_max: usize, now: Instant) -> Self {
         let query_interval = query_interval.clamp(QUERY_INTERVAL_MIN, QUERY_INTERVAL_MAX);
-        Self { query_interval, peers_max, peers: HashMap::new(), round: Round::new(OPENING_REPEATS, now) }
+        let round = Round::new(OPENING_REPEATS, now);
+        Self { query_interval, peers_max, peers: HashMap::new(), round, quiet: FIRST_QUIET.min(query_interval) }
     }
 
     /// Begins an opening round at `now`, because we have something new to say.
     pub(crate) fn restart(&mut self, now: Instant) {
         self.round = Round::new(OPENING_REPEATS, now);
+        self.quiet = FIRST_QUIET.min(self.query_interval);
     }
 
     /// When [`Self::is_due`] should be asked next.
@@ -76,7 +83,8 @@ impl Rounds {
             self.round = Round::new(1, now);
         } else if self.is_over() {
             self.round.quiet = true;
-            self.round.next = now + spread(self.query_interval, chance);
+            self.round.next = now + spread(self.quiet, chance);
+            self.quiet = (self.quiet * 2).min(self.query_interval);
             return false;
         }
         let round = &mut self.round;
@@ -163,7 +171,24 @@ mod tests {
         let start = Instant::now();
         let mut rounds = Rounds::new(INTERVAL, 10, start);
         assert!(rounds.on_heard(PeerId::random(), TTL, start));
-        assert_eq!(questions(&mut rounds, start, INTERVAL), [0, 50, 150, 350, 750]);
+        assert_eq!(questions(&mut rounds, start, FIRST_QUIET), [0, 50, 150, 350, 750]);
+    }
+
+    #[test]
+    fn quiet_times_grow_up_to_the_query_interval() {
+        let start = Instant::now();
+        let (mut rounds, peer) = (Rounds::new(INTERVAL, 10, start), PeerId::random());
+        let mut quiet_times = Vec::new();
+        let mut asked_last = start;
+        while quiet_times.len() < 8 {
+            let now = rounds.next();
+            if rounds.is_due(0.0, now) {
+                rounds.on_heard(peer, TTL, now);
+                quiet_times.extend(Some((now - asked_last).as_secs()).filter(|secs| *secs > 1));
+                asked_last = now;
+            }
+        }
+        assert_eq!(quiet_times, [10, 20, 40, 80, 160, 300, 300, 300]);
     }
 
     #[test]
@@ -177,20 +202,20 @@ mod tests {
         let asked = questions(&mut rounds, later, Duration::from_millis(1000));
         assert_eq!(asked, [0, 50, 150, 350, 750]);
         rounds.on_heard(silent, TTL, rounds.next());
-        assert!(questions(&mut rounds, later, Duration::from_secs(200)).is_empty());
+        assert!(questions(&mut rounds, later, Duration::from_secs(15)).is_empty());
     }
 
     #[test]
     fn nobody_waits_for_a_peer_whose_time_is_over() {
         let start = Instant::now();
         let (mut rounds, there) = (Rounds::new(INTERVAL, 10, start), PeerId::random());
-        rounds.on_heard(PeerId::random(), INTERVAL + Duration::from_secs(3), start);
+        rounds.on_heard(PeerId::random(), Duration::from_secs(13), start);
         rounds.on_heard(there, 2 * TTL, start);
         questions(&mut rounds, start, Duration::from_secs(2));
         let later = rounds.next();
         assert!(rounds.is_due(0.0, later));
         rounds.on_heard(there, TTL, later);
-        assert_eq!(questions(&mut rounds, later, Duration::from_secs(200)), [50, 150, 350, 750]);
+        assert_eq!(questions(&mut rounds, later, Duration::from_secs(15)), [50, 150, 350, 750]);
     }
 
     #[test]
@@ -204,7 +229,7 @@ mod tests {
         assert!(rounds.is_due(0.0, later));
         rounds.on_heard(there, TTL, later);
         rounds.on_goodbye(&gone);
-        assert!(questions(&mut rounds, later, Duration::from_secs(200)).is_empty());
+        assert!(questions(&mut rounds, later, Duration::from_secs(15)).is_empty());
     }
 
     #[test]

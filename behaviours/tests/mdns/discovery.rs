@@ -72,17 +72,31 @@ fn we_announce_ourselves_unasked() {
 
 #[test]
 fn a_question_is_answered_at_once() {
-    in_own_network(|| answered_in_a_pause(&forged_query()));
+    in_own_network(|| {
+        makes_us_speak(|_| {
+            forger().send_to(&forged_query(), lan::GROUP).unwrap();
+        });
+    });
 }
 
 #[test]
 fn somebody_unknown_is_told_of_us_at_once() {
-    let stranger = PeerId::random();
-    in_own_network(|| answered_in_a_pause(&forged_response(stranger, &[full_address(9, stranger)], 60)));
+    in_own_network(|| {
+        makes_us_speak(|_| {
+            let stranger = PeerId::random();
+            let packet = forged_response(stranger, &[full_address(9, stranger)], 60);
+            forger().send_to(&packet, lan::GROUP).unwrap();
+        });
+    });
 }
 
-/// Sends `packet` while we would say nothing of our own accord, and waits for an answer.
-fn answered_in_a_pause(packet: &[u8]) {
+#[test]
+fn a_gained_address_is_announced_at_once() {
+    in_own_network(|| makes_us_speak(|ours| ours.listen(&address(4005))));
+}
+
+/// Does something while we would say nothing of our own accord, and waits until we announce ourselves nevertheless.
+fn makes_us_speak(provoke: impl FnOnce(&mut Ours)) {
     lan::add_interface();
     run("echo 1 | tee /proc/sys/net/ipv6/conf/near/disable_ipv6 /proc/sys/net/ipv6/conf/far/disable_ipv6");
     let witness = Witness::new();
@@ -93,7 +107,8 @@ fn answered_in_a_pause(packet: &[u8]) {
         assert!(witness.hears(SOON, is_query));
     }
     assert!(witness.hears(SOON, |message| is_response(message, 360)));
-    forger().send_to(packet, lan::GROUP).unwrap();
+    assert_eq!(ours.mdns.counters().queries_received, 0, "our own questions are none to us");
+    provoke(&mut ours);
     assert!(witness.hears(Duration::from_millis(500), |message| is_response(message, 360)));
 }
 
