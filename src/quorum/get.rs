@@ -185,7 +185,7 @@ impl GetOp {
 mod tests {
     use super::*;
     use crate::{
-        causality::{dot::Actor, siblings::NewValue, version_vector::VersionVector},
+        causality::{dot::Actor, seen::Seen, siblings::NewValue},
         clock::WallTime,
         ident::{OpId, Value},
     };
@@ -200,7 +200,7 @@ mod tests {
         let mut object = Object::default();
         let new =
             NewValue { op: OpId([7; 16]), value: Value::new(b"v").unwrap(), written_at: WallTime(1), expires_at: None };
-        object.put(&VersionVector::new(), Actor { node: actor, epoch: 1 }, new);
+        object.put(&Seen::default(), Actor { node: actor, epoch: 1 }, new);
         object
     }
 
