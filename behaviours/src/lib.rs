@@ -1,1 +1,2 @@
 //! libp2p protocols of Quorate, ignorant of keys, rings and siblings.
+pub mod framing;
