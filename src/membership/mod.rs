@@ -1,0 +1,12 @@
+//! Who belongs to the cluster: a history of signed changes, the view it folds to, and a private opinion who answers.
+//!
+//! Planned changes are facts: signed by their authors, kept for ever, equal everywhere sooner or later. Only they move
+//! data. Who can be reached is an opinion: never told as truth, never written to the history.
+
+pub mod change;
+pub mod history;
+pub mod view;
+pub mod liveness;
+
+#[cfg(test)]
+mod properties;

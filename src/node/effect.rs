@@ -1,0 +1,144 @@
+//! What goes into a [`crate::node::Node`] and what comes out of it: closed enums, plain values.
+
+use crate::{
+    clock::Instant,
+    ident::NodeId,
+    membership::change::{Change, Parameters},
+    replica::{Query, Work},
+    wire::{
+        client::ClientResponse,
+        quorum::{Request, Response},
+    },
+};
+
+/// One piece of storage work under way. Never used twice by a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// One request to a peer under way. Never used twice by a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OutboundId(pub u64);
+
+/// One request of a peer under way; the shell's name for where its answer goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InboundId(pub u64);
+
+/// One request of a client under way; the shell's name for where its answer goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientId(pub u64);
+
+/// An address given at start, by its place among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SeedIndex(pub usize);
+
+/// What a node wants done. Effects are carried out in the order in which they are polled.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Change the store; `handle_done` follows.
+    Store {
+        /// Names it.
+        ticket: Ticket,
+        /// What to do.
+        work: Work,
+    },
+    /// Read the store; `handle_done` follows.
+    Query {
+        /// Names it.
+        ticket: Ticket,
+        /// What to read.
+        query: Query,
+    },
+    /// Ask peers the same thing; `handle_response` follows for each, unless the node loses interest before.
+    Send {
+        /// Whom, and under which name. Never empty, never this node itself.
+        to: Vec<(NodeId, OutboundId)>,
+        /// What.
+        request: Request,
+        /// When the node loses interest.
+        due: Instant,
+    },
+    /// Answer a peer.
+    Respond {
+        /// Its request.
+        inbound: InboundId,
+        /// The answer.
+        response: Response,
+    },
+    /// Answer a client.
+    Reply {
+        /// Its request.
+        client: ClientId,
+        /// The answer.
+        response: ClientResponse,
+    },
+    /// Announce a membership change to everyone.
+    Publish(Change),
+    /// Connect to a node that was seen or is a member.
+    Dial {
+        /// The node.
+        node: NodeId,
+        /// Where it may be; may be empty when the shell knows better.
+        addresses: Vec<String>,
+    },
+    /// Connect to an address given at start.
+    DialSeed(SeedIndex),
+    /// Tell people.
+    Tell(Event),
+}
+
+/// What people are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The node is a member and serves. The first event; given once.
+    Ready,
+    /// The node found nobody and has founded the cluster.
+    Founded(Parameters),
+    /// A member appeared in the history.
+    MemberJoined(NodeId),
+    /// A peer's history cannot be merged with ours.
+    HistoryRefused {
+        /// The peer.
+        from: NodeId,
+        /// Why, in words.
+        reason: String,
+    },
+    /// Another live process has this node's identity, and started earlier.
+    IdentityInUse,
+    /// Peers have seen a later start of this node than its store knows: the store was restored or cloned.
+    StoreIsOld {
+        /// The boot number they have seen.
+        seen: u64,
+    },
+    /// The store refused or failed.
+    StoreFailed {
+        /// What it said.
+        detail: String,
+    },
+}
+
+/// What the network tells a node unasked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum News {
+    /// A connection to a node stands; `seed` when it was reached by an address given at start.
+    Connected {
+        /// The node.
+        node: NodeId,
+        /// Which seed, if one.
+        seed: Option<SeedIndex>,
+    },
+    /// The last connection to a node is gone.
+    Lost(NodeId),
+    /// A dial failed.
+    DialFailed(NodeId),
+    /// A peer is a node (not a client) of this cluster.
+    Identified(NodeId),
+    /// A node was seen on the local network.
+    Discovered {
+        /// The node.
+        node: NodeId,
+        /// Where.
+        addresses: Vec<String>,
+    },
+    /// A membership change was announced.
+    Announced(Change),
+}

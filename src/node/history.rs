@@ -1,0 +1,373 @@
+//! The node's part in the membership history: learning, authoring, persisting, becoming a member.
+//!
+//! A change is persisted before it is acted on: changes that arrive are checked against a copy of the history, stored,
+//! and only then is the copy the history. One such batch is under way at a time; what arrives meanwhile waits, and what
+//! does not fit into the waiting room is pulled again by the next comparison.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::{
+    clock::Now,
+    config::{Founding, NodeConfig},
+    ident::NodeId,
+    limits::CHANGES_PER_MESSAGE_MAX,
+    membership::{
+        change::{Change, ChangeKind, Summary},
+        history::{History, HistoryError, Inserted},
+        view::View,
+    },
+    node::{
+        Node, Purpose, SendFailure, TicketUse,
+        effect::{Effect, Event, InboundId},
+        upkeep::Alarm,
+    },
+    replica::{Done, Work, startup::Recovered},
+    store::StoreError,
+    wire::quorum::{Reconcile, Refusal, Request, Response},
+};
+
+/// Most batches that wait while one is being stored.
+const WAITING_BATCHES_MAX: usize = 64;
+
+/// What this node remembers for good, or is about to.
+#[derive(Debug)]
+pub(super) struct Records {
+    history: History,
+    boot: u64,
+    instance: u64,
+    peer_boots: BTreeMap<NodeId, u64>,
+    /// The history as it will be when the batch under way is stored.
+    staged: Option<(History, Batch)>,
+    waiting: VecDeque<Batch>,
+    to_author: VecDeque<ChangeKind>,
+    reconciling: BTreeSet<NodeId>,
+    store_failure: Option<String>,
+}
+
+/// Changes on their way into the history.
+#[derive(Debug, Clone)]
+struct Batch {
+    changes: Vec<Change>,
+    origin: Origin,
+}
+
+/// Where a batch came from, and who waits for it.
+#[derive(Debug, Clone)]
+enum Origin {
+    /// Authored here: to be announced.
+    Here,
+    /// Announced by a peer.
+    Announced,
+    /// In a peer's request: answer it when stored.
+    Request { from: NodeId, inbound: InboundId, theirs: Summary },
+    /// In a peer's answer.
+    Response { from: NodeId, theirs: Summary },
+}
+
+impl Records {
+    pub(super) fn new(config: &NodeConfig, recovered: Recovered, instance: u64) -> Records {
+        let mut history = History::new(config.cluster.clone());
+        let mut changes = recovered.changes;
+        changes.sort_by_key(|change| (change.lamport, change.author, change.sequence));
+        for change in changes {
+            // A stored change that no longer fits (the cluster was renamed, a row was lost) is left out; peers have it.
+            let _ = history.insert(change);
+        }
+        Records {
+            history,
+            boot: recovered.boot,
+            instance,
+            peer_boots: recovered.peer_boots,
+            staged: None,
+            waiting: VecDeque::new(),
+            to_author: VecDeque::new(),
+            reconciling: BTreeSet::new(),
+            store_failure: None,
+        }
+    }
+
+    pub(super) fn history(&self) -> &History {
+        &self.history
+    }
+
+    pub(super) fn note_store_failure(&mut self, failure: Option<String>) {
+        self.store_failure = failure;
+    }
+
+    pub(super) fn store_failure(&self) -> Option<&String> {
+        self.store_failure.as_ref()
+    }
+}
+
+impl Node {
+    /// The first thing a node does: becomes a member, if it is not one already, or waits for whom to join.
+    pub(super) fn begin(&mut self, now: Now) {
+        self.alarms.set(Alarm::Reconcile, now.instant + self.config.reconcile_interval);
+        self.begin_dialling(now);
+        match self.config.founding {
+            Founding::After(window) if self.records.history.is_empty() => {
+                self.alarms.set(Alarm::Found, now.instant + window);
+            }
+            Founding::After(_) | Founding::Never => {}
+        }
+        self.become_member(now);
+    }
+
+    /// Nobody was found. Of several that look around at the same time, the one with the least id founds, and the others
+    /// give it one more chance.
+    pub(super) fn on_found_alarm(&mut self, now: Now, is_last_call: bool) {
+        if !self.records.history.is_empty() || self.records.staged.is_some() {
+            return;
+        }
+        let me = self.me;
+        let somebody_else_will = self.identified.iter().any(|peer| *peer < me);
+        match self.config.founding {
+            Founding::After(window) if somebody_else_will && !is_last_call => {
+                self.alarms.set(Alarm::FoundAfterAll, now.instant + window);
+            }
+            Founding::After(_) => {
+                let parameters = self.config.parameters;
+                self.tell(Event::Founded(parameters));
+                self.author(now, ChangeKind::Founded(parameters));
+            }
+            Founding::Never => {}
+        }
+    }
+
+    /// A membership change was announced.
+    pub(super) fn on_announced(&mut self, now: Now, change: Change) {
+        self.stage(now, Batch { changes: vec![change], origin: Origin::Announced });
+    }
+
+    /// Compares histories with `peer`, unless that is under way.
+    pub(super) fn reconcile_with(&mut self, now: Now, peer: NodeId) {
+        if self.records.reconciling.insert(peer) {
+            self.send_reconcile(now, peer, Vec::new());
+        }
+    }
+
+    /// A peer compares histories.
+    pub(super) fn on_reconcile_request(&mut self, now: Now, from: NodeId, inbound: InboundId, reconcile: Reconcile) {
+        if !self.on_greeting(now, from, &reconcile) {
+            return self.respond(inbound, Response::Refused(Refusal::NotAMember));
+        }
+        let Reconcile { changes, summary, .. } = reconcile;
+        self.stage(now, Batch { changes, origin: Origin::Request { from, inbound, theirs: summary } });
+    }
+
+    /// A peer has answered a comparison of histories, or not.
+    pub(super) fn on_reconcile_response(&mut self, now: Now, from: NodeId, result: Result<Response, SendFailure>) {
+        match result {
+            Ok(Response::Reconciled(reconcile)) if self.on_greeting(now, from, &reconcile) => {
+                let Reconcile { changes, summary, .. } = reconcile;
+                self.stage(now, Batch { changes, origin: Origin::Response { from, theirs: summary } });
+            }
+            Ok(_) | Err(_) => {
+                self.records.reconciling.remove(&from);
+            }
+        }
+    }
+
+    /// The batch under way is stored, or not.
+    pub(super) fn on_changes_saved(&mut self, now: Now, result: Result<Done, StoreError>) {
+        let Some((history, batch)) = self.records.staged.take() else { return };
+        if result.is_ok() {
+            let before = std::mem::replace(&mut self.records.history, history).summary();
+            self.on_history_grown(now, &before, &batch);
+        }
+        self.settle(now, batch);
+        self.stage_next(now);
+    }
+
+    /// What a peer with `summary` lacks, as much as one message takes.
+    pub(super) fn changes_since(&self, summary: &Summary) -> Vec<Change> {
+        self.records.history.since(summary, CHANGES_PER_MESSAGE_MAX)
+    }
+
+    fn author(&mut self, now: Now, kind: ChangeKind) {
+        self.records.to_author.push_back(kind);
+        self.stage_next(now);
+    }
+
+    /// Authors what a member must have said: that it joined, and what is new about it since.
+    fn become_member(&mut self, now: Now) {
+        if self.records.history.is_empty() || !self.records.to_author.is_empty() {
+            return;
+        }
+        let profile = self.config.profile.clone();
+        match self.view.members.get(&self.me) {
+            None => self.author(now, ChangeKind::Joined(profile)),
+            Some(member) if member.profile != profile => self.author(now, ChangeKind::Updated(profile)),
+            Some(_) => self.note_ready(),
+        }
+    }
+
+    fn note_ready(&mut self) {
+        if !std::mem::replace(&mut self.ready, true) {
+            self.tell(Event::Ready);
+        }
+    }
+
+    /// Checks a batch against a copy of the history and stores what is new in it.
+    fn stage(&mut self, now: Now, batch: Batch) {
+        if self.records.staged.is_some() {
+            if self.records.waiting.len() < WAITING_BATCHES_MAX {
+                self.records.waiting.push_back(batch);
+            } else {
+                self.counters.overloaded += 1;
+                self.settle(now, Batch { changes: Vec::new(), ..batch });
+            }
+            return;
+        }
+        let mut staged: Option<History> = None;
+        let mut fresh = Vec::new();
+        for change in batch.changes.iter().take(CHANGES_PER_MESSAGE_MAX) {
+            let current = staged.as_ref().unwrap_or(&self.records.history);
+            match current.check(change) {
+                Ok(Inserted::Known) => {}
+                Ok(Inserted::New) => {
+                    let next = staged.get_or_insert_with(|| self.records.history.clone());
+                    next.insert(change.clone()).expect("it was checked against this very history");
+                    fresh.push(change.clone());
+                }
+                Err(error) => self.on_change_refused(now, &batch.origin, change, &error),
+            }
+        }
+        match staged {
+            Some(history) => {
+                self.records.staged = Some((history, Batch { changes: fresh.clone(), origin: batch.origin }));
+                self.store(TicketUse::Changes, Work::SaveChanges(fresh));
+            }
+            None => self.settle(now, batch),
+        }
+    }
+
+    fn stage_next(&mut self, now: Now) {
+        while self.records.staged.is_none() {
+            if let Some(kind) = self.records.to_author.pop_front() {
+                let change = self.records.history.next_change(&self.signer, kind);
+                self.stage(now, Batch { changes: vec![change], origin: Origin::Here });
+            } else if let Some(batch) = self.records.waiting.pop_front() {
+                self.stage(now, batch);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn on_change_refused(&mut self, now: Now, origin: &Origin, change: &Change, error: &HistoryError) {
+        self.counters.changes_refused += 1;
+        match (error, origin) {
+            (HistoryError::Gap { .. } | HistoryError::NotFounded, Origin::Announced) => {
+                self.reconcile_with_anyone(now);
+            }
+            (HistoryError::OtherParameters { .. } | HistoryError::Forked { .. } | HistoryError::Full { .. }, _) => {
+                self.tell(Event::HistoryRefused { from: change.author, reason: error.to_string() });
+            }
+            _ => {}
+        }
+    }
+
+    fn on_history_grown(&mut self, now: Now, before: &Summary, batch: &Batch) {
+        let members_before: BTreeSet<NodeId> = self.view.members.keys().copied().collect();
+        self.view = View::fold(&self.records.history);
+        let joined: Vec<NodeId> =
+            self.view.members.keys().filter(|node| !members_before.contains(node)).copied().collect();
+        for node in joined {
+            self.tell(Event::MemberJoined(node));
+            self.dial_member(now, node);
+        }
+        if matches!(batch.origin, Origin::Here) {
+            for change in self.records.history.since(before, CHANGES_PER_MESSAGE_MAX) {
+                self.effects.push_back(Effect::Publish(change));
+            }
+        }
+        self.become_member(now);
+        self.on_view_changed(now);
+    }
+
+    /// Whoever waits for a batch is served.
+    fn settle(&mut self, now: Now, batch: Batch) {
+        match batch.origin {
+            Origin::Here | Origin::Announced => {}
+            Origin::Request { from, inbound, theirs } => {
+                let answer = self.reconcile_message(from, self.changes_since(&theirs));
+                self.respond(inbound, Response::Reconciled(answer));
+                self.note_agreement(now, from, &theirs);
+            }
+            Origin::Response { from, theirs } => {
+                let lacking = self.changes_since(&theirs);
+                let learned = !batch.changes.is_empty();
+                if theirs.exceeds(&self.records.history.summary()) && learned {
+                    // There was more than fits one message.
+                    self.send_reconcile(now, from, lacking);
+                } else if lacking.is_empty() {
+                    self.records.reconciling.remove(&from);
+                    self.note_agreement(now, from, &theirs);
+                } else {
+                    self.push(now, from, &theirs, lacking);
+                }
+            }
+        }
+    }
+
+    /// Sends a peer what it lacks, once: when it answers that it still lacks the same, it does not want it.
+    fn push(&mut self, now: Now, peer: NodeId, theirs: &Summary, lacking: Vec<Change>) {
+        if self.dialling.note_pushed(peer, theirs) {
+            self.send_reconcile(now, peer, lacking);
+        } else {
+            self.records.reconciling.remove(&peer);
+        }
+    }
+
+    fn note_agreement(&mut self, now: Now, peer: NodeId, theirs: &Summary) {
+        if *theirs == self.records.history.summary() {
+            self.on_histories_agree(now, &peer);
+        }
+    }
+
+    fn send_reconcile(&mut self, now: Now, peer: NodeId, changes: Vec<Change>) {
+        let message = self.reconcile_message(peer, changes);
+        let due = now.instant + self.config.peer_timeout;
+        self.send(&[peer], Purpose::Reconcile, Request::Reconcile(message), due);
+    }
+
+    fn reconcile_message(&self, peer: NodeId, changes: Vec<Change>) -> Reconcile {
+        Reconcile {
+            boot: self.records.boot,
+            your_boot: self.records.peer_boots.get(&peer).copied().unwrap_or(0),
+            instance: self.records.instance,
+            summary: self.records.history.summary(),
+            changes,
+        }
+    }
+
+    /// Takes note of who the peer is. Returns whether to go on with it.
+    fn on_greeting(&mut self, now: Now, from: NodeId, greeting: &Reconcile) -> bool {
+        if from == self.me {
+            return self.on_double(greeting);
+        }
+        let known = self.records.peer_boots.get(&from).copied().unwrap_or(0);
+        if greeting.boot > known && self.view.members.contains_key(&from) {
+            self.records.peer_boots.insert(from, greeting.boot);
+            self.store(TicketUse::Unwatched, Work::SavePeerBoot { node: from, boot: greeting.boot });
+        }
+        if greeting.your_boot > self.records.boot {
+            self.tell(Event::StoreIsOld { seen: greeting.your_boot });
+            self.records.boot = greeting.your_boot.saturating_add(1);
+            self.store(TicketUse::Unwatched, Work::RaiseBoot { seen: greeting.your_boot });
+        }
+        let _ = now;
+        true
+    }
+
+    /// A process with this node's own identity: the one that started later, or drew the larger number, stops serving.
+    fn on_double(&mut self, greeting: &Reconcile) -> bool {
+        let mine = (self.records.boot, self.records.instance);
+        if mine > (greeting.boot, greeting.instance) && !self.refuses {
+            self.refuses = true;
+            self.tell(Event::IdentityInUse);
+        }
+        false
+    }
+}

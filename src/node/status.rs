@@ -1,0 +1,88 @@
+//! What a node tells of itself and of what it holds.
+
+use crate::{
+    causality::siblings::Object,
+    clock::Now,
+    ident::{Key, NodeId},
+    membership::liveness::Opinion,
+    node::Node,
+    replica::{StoreCounts, values::KeyPage},
+    ring::token::Partition,
+    wire::client::{
+        ClientResponse, InspectedReplica, InspectedState, Inspection, Keys, LocalRecord, MemberStatus, Reach, Status,
+    },
+};
+
+impl Node {
+    /// How this node sees the cluster; the rest is what its store told.
+    pub(super) fn status(&self, now: Now, key_count: u64, counts: StoreCounts) -> Status {
+        let held = self.view.ring.as_ref().map_or(0, |ring| ring.held_by(&self.me).count());
+        let owned = self.view.ring.as_ref().map_or(0, |ring| ring.tokens_of(&self.me).len());
+        Status {
+            node: self.me,
+            cluster: self.config.cluster.clone(),
+            parameters: self.view.parameters,
+            members: self
+                .view
+                .members
+                .iter()
+                .map(|(node, member)| MemberStatus {
+                    node: *node,
+                    profile: member.profile.clone(),
+                    state: self.reach(now, node),
+                })
+                .collect(),
+            change_count: self.records.history().len() as u64,
+            history: self.records.history().digest(),
+            held_partitions: u32::try_from(held).expect("at most 65 536 partitions"),
+            owned_partitions: u32::try_from(owned).expect("at most 65 536 partitions"),
+            key_count,
+            commit_count: counts.commits,
+            write_count: counts.works,
+            damaged_count: counts.damaged,
+            store_failure: self.records.store_failure().cloned(),
+        }
+    }
+
+    /// What this node's own store holds under `key`.
+    pub(super) fn local_answer(&self, now: Now, key: &Key, object: Object) -> ClientResponse {
+        let replica = self.row_of(key).is_some_and(|row| row.nodes.contains(&self.me));
+        match self.found(now, key, &object, false) {
+            ClientResponse::Found(mut found) => {
+                found.local = Some(LocalRecord { replica, filled: replica, clock: object.clock().clone() });
+                ClientResponse::Found(found)
+            }
+            other => other,
+        }
+    }
+
+    fn reach(&self, now: Now, node: &NodeId) -> Reach {
+        if *node == self.me {
+            return Reach::Up;
+        }
+        match self.liveness.opinion(node, now.instant) {
+            Opinion::Up => Reach::Up,
+            Opinion::Suspect => Reach::Suspect,
+            Opinion::Down => Reach::Down,
+        }
+    }
+}
+
+/// The answer to a scan.
+pub(super) fn keys(page: KeyPage) -> ClientResponse {
+    ClientResponse::Keys(Keys { keys: page.keys, next: page.next })
+}
+
+/// The answer to an inspection.
+pub(super) fn inspection(partition: Option<Partition>, answers: Vec<(NodeId, Option<Object>)>) -> ClientResponse {
+    let row = answers.into_iter().map(|(node, object)| InspectedReplica { node, state: object.map(inspect) }).collect();
+    ClientResponse::Inspection(Inspection { partition: partition.map_or(0, |partition| partition.0), row })
+}
+
+fn inspect(object: Object) -> InspectedState {
+    InspectedState {
+        hash: object.digest(),
+        clock: object.clock().clone(),
+        sibling_count: u16::try_from(object.siblings().len()).unwrap_or(u16::MAX),
+    }
+}

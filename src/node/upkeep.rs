@@ -1,0 +1,183 @@
+//! What happens because time passed or a connection came or went.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use rand_chacha::rand_core::Rng;
+
+use crate::{
+    clock::Now,
+    ident::NodeId,
+    limits::MEMBER_COUNT_MAX,
+    membership::change::Summary,
+    node::{
+        Node, SendFailure,
+        effect::{Effect, OutboundId, SeedIndex},
+        operations::OpNumber,
+    },
+};
+
+/// What a node wants to be woken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Alarm {
+    /// A request to a peer has waited long enough.
+    Outbound(OutboundId),
+    /// An operation's time is up.
+    Operation(OpNumber),
+    /// Compare histories with somebody.
+    Reconcile,
+    /// Looked around long enough.
+    Found,
+    /// Waited long enough for another to found.
+    FoundAfterAll,
+    /// Dial a member again.
+    DialMember(NodeId),
+    /// Dial an address given at start again.
+    DialSeed(SeedIndex),
+}
+
+/// Whom this node tries to be connected with, for ever: the addresses given at start, and every member.
+#[derive(Debug, Default)]
+pub(super) struct Dialling {
+    /// Which node was found at a seed.
+    seeds: BTreeMap<SeedIndex, NodeId>,
+    pauses: BTreeMap<Alarm, Duration>,
+    /// What each peer said it had when it was last sent what it lacked.
+    pushed: BTreeMap<NodeId, Summary>,
+}
+
+impl Dialling {
+    /// Whether `peer` has not yet been sent what it lacks beyond `theirs`.
+    pub(super) fn note_pushed(&mut self, peer: NodeId, theirs: &Summary) -> bool {
+        if self.pushed.get(&peer) == Some(theirs) {
+            return false;
+        }
+        if self.pushed.len() >= MEMBER_COUNT_MAX {
+            self.pushed.clear();
+        }
+        self.pushed.insert(peer, theirs.clone());
+        true
+    }
+}
+
+impl Node {
+    pub(super) fn on_alarm(&mut self, now: Now, alarm: Alarm) {
+        match alarm {
+            Alarm::Outbound(outbound) => {
+                if let Some(waiting) = self.outbounds.get(&outbound) {
+                    self.liveness.on_timeout(waiting.to, now.instant);
+                    self.handle_response(now, outbound, Err(SendFailure::Unknown));
+                }
+            }
+            Alarm::Operation(number) => self.on_operation_due(now, number),
+            Alarm::Reconcile => {
+                self.alarms.set(Alarm::Reconcile, now.instant + self.config.reconcile_interval);
+                self.reconcile_with_anyone(now);
+            }
+            Alarm::Found => self.on_found_alarm(now, false),
+            Alarm::FoundAfterAll => self.on_found_alarm(now, true),
+            Alarm::DialMember(node) => self.dial_member(now, node),
+            Alarm::DialSeed(seed) => self.dial_seed(now, seed),
+        }
+    }
+
+    pub(super) fn begin_dialling(&mut self, now: Now) {
+        for index in 0..self.config.seed_count {
+            self.dial_seed(now, SeedIndex(index));
+        }
+        let members: Vec<NodeId> = self.view.members.keys().copied().collect();
+        for node in members {
+            self.dial_member(now, node);
+        }
+    }
+
+    /// Dials a member that is not connected, and again after a pause that doubles, until it is.
+    pub(super) fn dial_member(&mut self, now: Now, node: NodeId) {
+        if node == self.me || self.liveness.is_connected(&node) {
+            return;
+        }
+        let Some(member) = self.view.members.get(&node) else { return };
+        let addresses = member.profile.addresses.clone();
+        self.effects.push_back(Effect::Dial { node, addresses });
+        self.dial_again_later(now, Alarm::DialMember(node));
+    }
+
+    /// A peer was seen on the local network.
+    pub(super) fn on_discovered(&mut self, _now: Now, node: NodeId, addresses: Vec<String>) {
+        if node != self.me && !self.liveness.is_connected(&node) {
+            self.effects.push_back(Effect::Dial { node, addresses });
+        }
+    }
+
+    pub(super) fn on_connected(&mut self, now: Now, node: NodeId, seed: Option<SeedIndex>) {
+        if let Some(seed) = seed {
+            self.dialling.seeds.insert(seed, node);
+        }
+        self.liveness.on_connected(node, now.instant);
+        let alarm = Alarm::DialMember(node);
+        self.alarms.clear(&alarm);
+        self.dialling.pauses.remove(&alarm);
+    }
+
+    pub(super) fn on_lost(&mut self, now: Now, node: NodeId) {
+        self.liveness.on_lost(node, now.instant);
+        self.identified.remove(&node);
+        let waiting: Vec<OutboundId> =
+            self.outbounds.iter().filter(|(_, waiting)| waiting.to == node).map(|(outbound, _)| *outbound).collect();
+        for outbound in waiting {
+            self.handle_response(now, outbound, Err(SendFailure::Unknown));
+        }
+        self.dial_member(now, node);
+        let seeds: Vec<SeedIndex> =
+            self.dialling.seeds.iter().filter(|(_, found)| **found == node).map(|(seed, _)| *seed).collect();
+        for seed in seeds {
+            self.dial_seed(now, seed);
+        }
+    }
+
+    /// The pause before the next dial is already running.
+    pub(super) fn on_dial_failed(&mut self, now: Now, node: NodeId) {
+        if !self.liveness.is_connected(&node) {
+            self.liveness.on_lost(node, now.instant);
+        }
+    }
+
+    /// A peer turned out to be a node of this cluster.
+    pub(super) fn on_identified(&mut self, now: Now, node: NodeId) {
+        if self.identified.len() < 2 * MEMBER_COUNT_MAX {
+            self.identified.insert(node);
+        }
+        self.reconcile_with(now, node);
+    }
+
+    /// Compares histories with a connected peer, drawn at random.
+    pub(super) fn reconcile_with_anyone(&mut self, now: Now) {
+        let peers: Vec<NodeId> = self.identified.iter().copied().collect();
+        if !peers.is_empty() {
+            let index = self.rng.next_u64() % peers.len() as u64;
+            let index = usize::try_from(index).expect("less than a length");
+            self.reconcile_with(now, peers[index]);
+        }
+    }
+
+    fn dial_seed(&mut self, now: Now, seed: SeedIndex) {
+        let is_connected = self.dialling.seeds.get(&seed).is_some_and(|node| self.liveness.is_connected(node));
+        if !is_connected {
+            self.effects.push_back(Effect::DialSeed(seed));
+        }
+        self.dial_again_later(now, Alarm::DialSeed(seed));
+    }
+
+    /// Doubles the pause up to its cap, and takes off up to a quarter at random so that peers do not dial in step.
+    fn dial_again_later(&mut self, now: Now, alarm: Alarm) {
+        let pause = self.dialling.pauses.get(&alarm).map_or(self.config.redial_min, |pause| *pause * 2);
+        let pause = pause.min(self.config.redial_max);
+        self.dialling.pauses.insert(alarm, pause);
+        let due = now.instant + pause.mul_f64(1.0 - self.fraction() / 4.0);
+        self.alarms.set(alarm, due);
+    }
+
+    /// From 0 to 1.
+    fn fraction(&mut self) -> f64 {
+        f64::from(self.rng.next_u32()) / f64::from(u32::MAX)
+    }
+}

@@ -1,0 +1,60 @@
+//! Group commit: many pieces of work, one transaction, one commit.
+//!
+//! The same function serves the storage thread and the simulator. Results exist only after the commit: there is no
+//! other way to come by a [`Done`].
+
+use crate::{
+    clock::WallTime,
+    replica::{Done, Rules, Work, apply, startup},
+    store::{Store, StoreError, WriteTxn},
+};
+
+/// What a committer keeps between batches.
+#[derive(Debug, Clone)]
+pub struct Committer {
+    actor_node: u64,
+    rules: Rules,
+    /// A commit has failed since the last successful one: what it held may have been sent to other replicas, so its
+    /// dots must never be minted again.
+    suspect: bool,
+}
+
+impl Committer {
+    /// A committer for the node whose actors have the number `actor_node`.
+    pub fn new(actor_node: u64, rules: Rules) -> Committer {
+        Committer { actor_node, rules, suspect: false }
+    }
+
+    /// Carries out `batch` in one transaction, in its order.
+    ///
+    /// The results are in the order of the batch. When any of the work or the commit fails, nothing of the batch is
+    /// promised and the one error is everybody's; a later batch starts by invalidating all epochs.
+    pub fn run<T: Clone>(
+        &mut self,
+        store: &impl Store,
+        batch: &[(T, Work)],
+        now: WallTime,
+    ) -> Result<Vec<(T, Done)>, StoreError> {
+        let result = self.try_run(store, batch, now);
+        self.suspect = result.is_err();
+        result
+    }
+
+    fn try_run<T: Clone>(
+        &self,
+        store: &impl Store,
+        batch: &[(T, Work)],
+        now: WallTime,
+    ) -> Result<Vec<(T, Done)>, StoreError> {
+        let mut txn = store.write()?;
+        if self.suspect {
+            startup::invalidate_epochs(&mut txn)?;
+        }
+        let mut done = Vec::with_capacity(batch.len());
+        for (ticket, work) in batch {
+            done.push((ticket.clone(), apply(&mut txn, work.clone(), self.actor_node, now, self.rules)?));
+        }
+        txn.commit()?;
+        Ok(done)
+    }
+}

@@ -1,0 +1,189 @@
+//! A replica is a function of a transaction: [`apply`] changes stored data, [`answer`] reads it.
+//!
+//! Everything that changes with a key changes in one transaction. Replication, read repair and every later kind of
+//! transfer end in the same [`Work::Merge`]. This module knows no time but the one it is handed, no network and no
+//! quorum; it never decides who is responsible for a key.
+
+pub mod batch;
+pub mod startup;
+pub mod values;
+
+use crate::{
+    causality::{
+        epochs::EpochRule,
+        siblings::{NewValue, Object},
+        version_vector::VersionVector,
+    },
+    clock::WallTime,
+    ident::{Key, NodeId},
+    membership::change::Change,
+    replica::values::{KeyPage, WriteRefused},
+    store::{ReadTxn, StoreError, Table, WriteTxn},
+    wire::client::Cursor,
+};
+
+/// What the storage thread is asked to change.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Work {
+    /// Coordinate a client's write: mint a dot, or delete.
+    Write {
+        /// The key.
+        key: Key,
+        /// What the client has seen.
+        context: VersionVector,
+        /// The new value; nothing to delete.
+        new: Option<NewValue>,
+    },
+    /// Merge another replica's object into ours.
+    Merge {
+        /// The key.
+        key: Key,
+        /// The other's object.
+        object: Object,
+    },
+    /// Keep these changes of the membership history.
+    SaveChanges(Vec<Change>),
+    /// Remember the highest boot number seen of a peer.
+    SavePeerBoot {
+        /// The peer.
+        node: NodeId,
+        /// Its boot number.
+        boot: u64,
+    },
+    /// Others have seen a later start of this node than its store knows: the store was restored or cloned. Forgets all
+    /// epochs and takes up the count from there.
+    RaiseBoot {
+        /// The highest boot number others have seen.
+        seen: u64,
+    },
+}
+
+/// What the store is asked to tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Query {
+    /// The object of a key.
+    Object(Key),
+    /// A page of keys.
+    Keys {
+        /// They begin with these bytes.
+        prefix: Vec<u8>,
+        /// Where the page before ended.
+        after: Option<Cursor>,
+        /// Most keys in the page.
+        limit: usize,
+    },
+    /// How much there is, and what was done.
+    Totals,
+}
+
+/// What was done on a store since its node started. Only ever rising.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoreCounts {
+    /// Transactions committed.
+    pub commits: u64,
+    /// Pieces of work they carried.
+    pub works: u64,
+    /// Records found that did not match their checksum; each time one is met.
+    pub damaged: u64,
+}
+
+/// What became of [`Work`] or a [`Query`]. Exists only after the commit.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Done {
+    /// A [`Work::Write`] is stored.
+    Written {
+        /// The object after it.
+        object: Object,
+        /// What its writer may be told it has seen.
+        seen: VersionVector,
+    },
+    /// A [`Work::Write`] that would break a limit; nothing changed.
+    Refused(WriteRefused),
+    /// A [`Work::Merge`], whether or not it changed anything.
+    Merged,
+    /// Changes or boot numbers are kept.
+    Saved,
+    /// Answer to [`Query::Object`]: the default object when there is none.
+    Object(Object),
+    /// Answer to [`Query::Keys`].
+    Keys(KeyPage),
+    /// Answer to [`Query::Totals`].
+    Totals {
+        /// Keys held, tombstones included.
+        key_count: u64,
+        /// What was done.
+        counts: StoreCounts,
+    },
+}
+
+/// By what rules a replica works. All but [`Rules::sound`] exist so that tests can plant a bug and see it caught.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// When a node may mint under an actor it has used before.
+    pub epochs: EpochRule,
+    /// What a merge keeps.
+    pub merges: MergeRule,
+}
+
+/// See [`Rules`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MergeRule {
+    /// Concurrent siblings survive side by side.
+    KeepSiblings,
+    /// The youngest write wins. Breaks P1: a concurrent acknowledged write is lost.
+    LastWriteWins,
+}
+
+impl Rules {
+    /// The rules that keep the promises.
+    pub fn sound() -> Rules {
+        Rules { epochs: EpochRule::Fresh, merges: MergeRule::KeepSiblings }
+    }
+}
+
+/// Carries out `work` for the node whose actors have the number `actor_node`.
+///
+/// After an error the transaction must be dropped.
+pub fn apply(
+    txn: &mut impl WriteTxn,
+    work: Work,
+    actor_node: u64,
+    now: WallTime,
+    rules: Rules,
+) -> Result<Done, StoreError> {
+    match work {
+        Work::Write { key, context, new } => values::write(txn, &key, &context, new, actor_node, now, rules.epochs),
+        Work::Merge { key, object } => {
+            values::merge(txn, &key, object, actor_node, now, rules)?;
+            Ok(Done::Merged)
+        }
+        Work::SaveChanges(changes) => {
+            for change in &changes {
+                startup::save_change(txn, change)?;
+            }
+            Ok(Done::Saved)
+        }
+        Work::SavePeerBoot { node, boot } => {
+            startup::save_peer_boot(txn, &node, boot)?;
+            Ok(Done::Saved)
+        }
+        Work::RaiseBoot { seen } => {
+            startup::raise_boot(txn, seen)?;
+            Ok(Done::Saved)
+        }
+    }
+}
+
+/// Answers `query`. A record that does not match its checksum reads as missing, and is counted in `counts`.
+pub fn answer(txn: &impl ReadTxn, query: &Query, now: WallTime, counts: &mut StoreCounts) -> Result<Done, StoreError> {
+    match query {
+        Query::Object(key) => {
+            let found = values::load(txn, key, &mut counts.damaged)?;
+            Ok(Done::Object(found.map(|(object, _)| object).unwrap_or_default()))
+        }
+        Query::Keys { prefix, after, limit } => {
+            values::list_keys(txn, prefix, after.as_ref(), *limit, now, &mut counts.damaged).map(Done::Keys)
+        }
+        Query::Totals => Ok(Done::Totals { key_count: txn.count(Table::Objects)?, counts: *counts }),
+    }
+}

@@ -1,0 +1,3 @@
+//! The shell: a swarm, a storage thread and a clock around one [`crate::node::Node`].
+
+pub mod identity;

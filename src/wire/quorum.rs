@@ -1,0 +1,90 @@
+//! What members say to each other.
+//!
+//! Every request about a key, and every answer to one, carries the sender's *partition digest*: what its history says
+//! of the partition. An answer counts only under the coordinator's own; when they differ the two reconcile their
+//! histories and the operation is judged again (Lynch and Shvartsman, "RAMBO", 2002, for the idea of quorums that
+//! outlive a change of configuration).
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    causality::siblings::Object,
+    digest::Digest,
+    ident::Key,
+    membership::change::{Change, Summary},
+    wire::client::{ClientRequest, ClientResponse},
+};
+
+/// A request of one member to another.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// Coordinate this for a client of mine. Never forwarded again.
+    Forward(ClientRequest),
+    /// Tell what you hold under a key.
+    Read {
+        /// The key.
+        key: Key,
+        /// The sender's partition digest.
+        partition: Digest,
+    },
+    /// Merge this into what you hold: replication and read repair alike.
+    Merge {
+        /// The key.
+        key: Key,
+        /// The sender's object.
+        object: Object,
+        /// The sender's partition digest.
+        partition: Digest,
+    },
+    /// Who I am, and what my history holds; also from nodes that are no members yet.
+    Reconcile(Reconcile),
+}
+
+/// A greeting and a comparison of histories, both ways: the answer has the same form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reconcile {
+    /// The sender's boot number: higher at each of its starts.
+    pub boot: u64,
+    /// The highest boot number the sender has seen of the receiver; 0 for none.
+    pub your_boot: u64,
+    /// Drawn at random by the sender's process: two processes of one identity differ in it.
+    pub instance: u64,
+    /// What the sender's history holds.
+    pub summary: Summary,
+    /// Changes the sender believes the receiver lacks, each author's in order.
+    pub changes: Vec<Change>,
+}
+
+/// The answer to a [`Request`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Response {
+    /// To [`Request::Forward`].
+    Forwarded(ClientResponse),
+    /// To [`Request::Read`]: the object, the default one when the key was never held.
+    Object {
+        /// What is held.
+        object: Object,
+        /// The answering member's partition digest.
+        partition: Digest,
+    },
+    /// To [`Request::Merge`]: it is durable.
+    Merged {
+        /// The answering member's partition digest.
+        partition: Digest,
+    },
+    /// To [`Request::Reconcile`].
+    Reconciled(Reconcile),
+    /// Not done, and nothing changed.
+    Refused(Refusal),
+}
+
+/// Why a member did not do what another asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// Too much to do.
+    Overloaded,
+    /// The store failed. For a merge it is unknown whether it was stored.
+    StoreFailed,
+    /// The sender is no member.
+    NotAMember,
+}
