@@ -11,7 +11,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::{Either, select};
@@ -40,8 +40,6 @@ pub enum RequestFrame<Q> {
         time: Duration,
         /// In the order of the batch.
         requests: Vec<Q>,
-        /// Length of the body.
-        body_bytes: usize,
     },
     /// Not read for want of room; to be answered with a refusal.
     Refused,
@@ -55,12 +53,7 @@ pub enum ResponseFrame<A> {
     /// To be written.
     Outgoing(Answers<Vec<u8>>),
     /// Read.
-    Incoming {
-        /// In the order of the requests.
-        answers: Answers<A>,
-        /// Length of the body.
-        body_bytes: usize,
-    },
+    Incoming(Answers<A>),
     /// Read, and wrong.
     Bad(FrameError),
 }
@@ -75,6 +68,20 @@ pub(crate) struct Shared {
     pub(crate) bytes_max: usize,
     pub(crate) streams: AtomicUsize,
     pub(crate) bytes: AtomicUsize,
+    pub(crate) sent_bytes: AtomicU64,
+    pub(crate) received_bytes: AtomicU64,
+}
+
+impl Shared {
+    fn count_received(&self, body: &[u8]) {
+        self.received_bytes.fetch_add((framing::HEADER_BYTES + body.len()) as u64, Ordering::Relaxed);
+    }
+
+    fn count_sent(&self, outcome: Result<usize, FrameError>) -> io::Result<()> {
+        let frame_bytes = outcome.map_err(io::Error::other)?;
+        self.sent_bytes.fetch_add(frame_bytes as u64, Ordering::Relaxed);
+        Ok(())
+    }
 }
 
 /// Reads and writes the two frames of a batch. One clone serves one stream.
@@ -120,8 +127,9 @@ where
             }
         };
         let decoded = received.and_then(|body| {
+            self.shared.count_received(&body);
             let (time, requests) = body::decode_request(&body, self.shared.batch_count_max)?;
-            Ok(RequestFrame::Incoming { time, requests, body_bytes: body.len() })
+            Ok(RequestFrame::Incoming { time, requests })
         });
         match decoded {
             Ok(frame) => {
@@ -139,8 +147,8 @@ where
         T: AsyncRead + Unpin + Send,
     {
         let decoded = framing::read_body(stream, self.shared.frame_limit_bytes, |_| true).await.and_then(|body| {
-            let answers = body::decode_response(&body, self.shared.batch_count_max)?;
-            Ok(ResponseFrame::Incoming { answers, body_bytes: body.len() })
+            self.shared.count_received(&body);
+            Ok(ResponseFrame::Incoming(body::decode_response(&body, self.shared.batch_count_max)?))
         });
         match decoded {
             Ok(frame) => Ok(frame),
@@ -157,7 +165,7 @@ where
             return Err(io::Error::other("only an outgoing request can be written"));
         };
         let entries: Vec<&[u8]> = entries.iter().map(|entry| entry.as_slice()).collect();
-        written(body::write_request(stream, time, &entries, self.shared.frame_limit_bytes).await)
+        self.shared.count_sent(body::write_request(stream, time, &entries, self.shared.frame_limit_bytes).await)
     }
 
     async fn write_response<T>(&mut self, _: &StreamProtocol, stream: &mut T, frame: ResponseFrame<A>) -> io::Result<()>
@@ -167,12 +175,8 @@ where
         let ResponseFrame::Outgoing(answers) = frame else {
             return Err(io::Error::other("only an outgoing response can be written"));
         };
-        written(body::write_response(stream, &answers, self.shared.frame_limit_bytes).await)
+        self.shared.count_sent(body::write_response(stream, &answers, self.shared.frame_limit_bytes).await)
     }
-}
-
-fn written(outcome: Result<usize, FrameError>) -> io::Result<()> {
-    outcome.map(|_| ()).map_err(io::Error::other)
 }
 
 /// The room one inbound stream takes; given back when it is dropped.

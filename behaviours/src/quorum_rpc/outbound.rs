@@ -44,6 +44,11 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
+    /// To whom it goes.
+    pub(crate) fn peer(&self) -> PeerId {
+        self.peer
+    }
+
     pub(crate) fn payloads(&self) -> Vec<Arc<Vec<u8>>> {
         self.entries.iter().flatten().map(|waiting| waiting.payload.clone()).collect()
     }
@@ -73,12 +78,6 @@ impl Outbound {
         Self { config, peers, in_flight, ready, earliest: None, next_id: 1 }
     }
 
-    pub(crate) fn next_request_id(&mut self) -> RequestId {
-        let id = RequestId(self.next_id);
-        self.next_id += 1;
-        id
-    }
-
     /// Queues a request, unless that passes a bound.
     pub(crate) fn enqueue(
         &mut self,
@@ -96,7 +95,8 @@ impl Outbound {
         if too_many || too_long {
             return Err(SendRefused::Overloaded { queued_count, queued_bytes });
         }
-        let id = self.next_request_id();
+        let id = RequestId(self.next_id);
+        self.next_id += 1;
         let queue = self.queue(peer, lane);
         queue.bytes += payload.len();
         queue.waiting.push_back(Waiting { id, payload, deadline, was_deferred: false });
@@ -126,18 +126,17 @@ impl Outbound {
         self.in_flight.insert(id, batch);
     }
 
-    /// To whom the batch goes.
-    pub(crate) fn peer_of(batch: &Batch) -> PeerId {
-        batch.peer
-    }
-
     /// Distributes the answers of a response. `None`: the message is not known any more.
     pub(crate) fn answered<A>(&mut self, id: OutboundRequestId, answers: Vec<Answer<A>>) -> Option<Distributed<A>> {
         let mut batch = self.finish(id)?;
         let expected = batch.entries.len();
         if answers.len() != expected {
             let failure = SendFailure::WrongCount { expected, actual: answers.len() };
-            return Some(Distributed { ended: fail_batch(batch, &failure), deferred_count: 0, wrong_count: true });
+            return Some(Distributed {
+                ended: fail_batch(batch, &failure),
+                deferred_count: 0,
+                expected_instead: Some(expected),
+            });
         }
         let (peer, lane) = (batch.peer, batch.lane);
         let mut ended = Vec::with_capacity(expected);
@@ -169,7 +168,7 @@ impl Outbound {
             queue.bytes += waiting.payload.len();
             queue.waiting.push_front(waiting);
         }
-        Some(Distributed { ended, deferred_count, wrong_count: false })
+        Some(Distributed { ended, deferred_count, expected_instead: None })
     }
 
     /// Ends all requests of message `id` with `failure`.
@@ -272,7 +271,8 @@ impl Outbound {
 pub(crate) struct Distributed<A> {
     pub(crate) ended: Vec<Ended<A>>,
     pub(crate) deferred_count: usize,
-    pub(crate) wrong_count: bool,
+    /// How many answers there should have been, if there were more or fewer.
+    pub(crate) expected_instead: Option<usize>,
 }
 
 fn fail_batch<A>(batch: Batch, failure: &SendFailure) -> Vec<Ended<A>> {

@@ -110,6 +110,29 @@ impl SendFailure {
     }
 }
 
+/// What was wrong with a frame of a peer.
+///
+/// A stream that ends early can also be the end of an honest peer's patience, or of its process; only frames that
+/// arrived whole convict.
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Misbehaviour {
+    /// Its request is not what the protocol asks for. Nothing of it was executed.
+    #[error("request is malformed: {0}")]
+    Request(FrameError),
+    /// Its response is not what the protocol asks for.
+    #[error("response is malformed: {0}")]
+    Response(FrameError),
+    /// Its response has another number of answers than there were requests.
+    #[error("response has {actual} answers to {expected} requests")]
+    WrongCount {
+        /// Requests sent.
+        expected: usize,
+        /// Answers received.
+        actual: usize,
+    },
+}
+
 /// Why an answer was not taken as given.
 #[derive(Debug, Clone, Error, PartialEq, Eq)]
 #[non_exhaustive]
