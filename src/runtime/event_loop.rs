@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 
 use async_io::Timer;
 use async_std::channel::{Receiver, Sender};
-use futures::{FutureExt as _, StreamExt as _, channel::oneshot, select_biased};
+use futures::{FutureExt, channel::oneshot, select_biased};
 
 use crate::{
     clock::Instant,
@@ -34,10 +34,20 @@ pub(crate) enum Order {
     Stop,
 }
 
+/// What the loop takes next.
+enum Input {
+    Completions(Completions),
+    Network(NetworkInput),
+    Timeout,
+    Order(Order),
+    End,
+}
+
 /// Owns everything of a running node.
 pub(crate) struct EventLoop {
     node: Node,
     translator: Translator,
+    completions: Receiver<Completions>,
     storage: Storage,
     clock: Clock,
     orders: Receiver<Order>,
@@ -62,6 +72,7 @@ impl EventLoop {
         EventLoop {
             node,
             translator,
+            completions: storage.completions(),
             storage,
             clock,
             orders,
@@ -74,34 +85,41 @@ impl EventLoop {
     }
 
     pub(crate) async fn run(mut self) {
-        let completions = self.storage.completions();
         loop {
             self.carry_out_effects();
-            self.arm_timer();
-            let mut timer = match &mut self.timer {
-                Some((_, timer)) => futures::future::Either::Left(timer.fuse()),
-                None => futures::future::Either::Right(futures::future::pending::<std::time::Instant>().fuse()),
-            };
-            select_biased! {
-                completed = completions.recv().fuse() => match completed {
-                    Ok(completed) => self.on_completions(completed),
-                    Err(_) => break,
-                },
-                input = self.translator.next().fuse() => self.on_network(input),
-                _ = timer => {
-                    self.timer = None;
-                    self.node.handle_timeout(self.clock.now());
-                }
-                order = self.orders.next().fuse() => match order {
-                    Some(Order::Request { request, reply }) => self.on_local_request(request, reply),
-                    Some(Order::Stop) | None => break,
-                },
+            match self.next_input().await {
+                Input::Completions(completed) => self.on_completions(completed),
+                Input::Network(input) => self.on_network(input),
+                Input::Timeout => self.node.handle_timeout(self.clock.now()),
+                Input::Order(Order::Request { request, reply }) => self.on_local_request(request, reply),
+                Input::Order(Order::Stop) | Input::End => break,
             }
         }
         self.translator.say_goodbye().await;
         let storage = self.storage;
         // Joining threads blocks; other tasks of this process go on meanwhile.
         async_std::task::spawn_blocking(move || storage.stop()).await;
+    }
+
+    /// Waits for the next input, whichever comes first; of several that are there, what has begun comes first.
+    async fn next_input(&mut self) -> Input {
+        self.arm_timer();
+        let timer = &mut self.timer;
+        let mut timeout = std::pin::pin!(FutureExt::fuse(async {
+            match timer {
+                Some((_, timer)) => drop(timer.await),
+                None => futures::future::pending().await,
+            }
+        }));
+        select_biased! {
+            completed = FutureExt::fuse(self.completions.recv()) => completed.map_or(Input::End, Input::Completions),
+            input = FutureExt::fuse(self.translator.next()) => Input::Network(input),
+            () = timeout => {
+                self.timer = None;
+                Input::Timeout
+            }
+            order = FutureExt::fuse(self.orders.recv()) => order.map_or(Input::End, Input::Order),
+        }
     }
 
     fn on_completions(&mut self, completed: Completions) {
