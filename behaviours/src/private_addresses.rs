@@ -346,7 +346,7 @@ mod tests {
         assert!(behaviour.handle_established_inbound_connection(id, peer, &local, &public).is_err());
         let outcome =
             behaviour.handle_established_outbound_connection(id, peer, &public, Endpoint::Dialer, PortUse::Reuse);
-        let refusal = outcome.unwrap_err().downcast::<AddressRefused>().unwrap();
+        let refusal = outcome.map(|_| ()).unwrap_err().downcast::<AddressRefused>().unwrap();
         assert_eq!(refusal, AddressRefused::Public { address: public });
         assert_eq!(behaviour.refused_count(), 3);
     }
