@@ -358,7 +358,8 @@ impl LaneQueue {
             let first_time = *first_time.get_or_insert(time);
             let fits = batch_bytes + next.payload.len() <= config.batch_bytes_target.min(config.payload_limit_bytes());
             let alike = time * 2 >= first_time && time <= first_time * 2;
-            if !entries.is_empty() && !(fits && alike && entries.len() < self.batch_count_max) {
+            let joins = fits && alike && entries.len() < self.batch_count_max;
+            if !(joins || entries.is_empty()) {
                 break;
             }
             let Some(waiting) = self.waiting.pop_front() else { break };
