@@ -35,7 +35,7 @@ pub enum GetReply {
         /// Fewer members than replicas, or a primary that did not answer.
         degraded: bool,
     },
-    /// R is out of reach.
+    /// R is out of reach, and every replica has answered or failed.
     QuorumNotMet {
         /// Replicas that answered.
         acks: usize,
@@ -148,6 +148,7 @@ impl GetOp {
     fn judge(&mut self) -> Vec<GetEffect> {
         let (acks, needed) = (self.tally.agreed_count(), self.needed());
         let mut effects = match self.tally.verdict(needed) {
+            Verdict::Impossible if !self.tally.is_settled() => Vec::new(),
             Verdict::Pending => Vec::new(),
             Verdict::Reached => {
                 let degraded = self.tally.row().is_short() || self.tally.any_failed();
