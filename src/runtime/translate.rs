@@ -1,7 +1,7 @@
 //! Between the swarm's words and the node's: events to inputs, effects to calls, and who waits for which answer.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     io,
     time::{Duration, Instant},
 };
@@ -65,6 +65,8 @@ pub(crate) struct Translator {
     seed_dials: HashMap<ConnectionId, SeedIndex>,
     seed_complaints: HashMap<SeedIndex, String>,
     listening: Vec<Multiaddr>,
+    /// What happened before the node was there to be told.
+    early: VecDeque<SwarmEvent<BehaviourEvent>>,
     strangers: HashSet<PeerId>,
     outbound: HashMap<quorum_rpc::RequestId, OutboundId>,
     inbound: HashMap<InboundId, quorum_rpc::InboundId>,
@@ -82,6 +84,7 @@ impl Translator {
             seed_dials: HashMap::new(),
             seed_complaints: HashMap::new(),
             listening: Vec::new(),
+            early: VecDeque::new(),
             strangers: HashSet::new(),
             outbound: HashMap::new(),
             inbound: HashMap::new(),
@@ -115,7 +118,8 @@ impl Translator {
                     let address = addresses[0].clone();
                     return Err(StartError::Listen { address, detail: error.to_string() });
                 }
-                Ok(_) => {}
+                // A peer that knew this node may be back already.
+                Ok(event) => self.early.push_back(event),
                 Err(_) => break,
             }
         }
@@ -140,7 +144,10 @@ impl Translator {
 
     /// The next thing the network brings.
     pub(crate) async fn next(&mut self) -> NetworkInput {
-        let event = self.swarm.select_next_some().await;
+        let event = match self.early.pop_front() {
+            Some(event) => event,
+            None => self.swarm.select_next_some().await,
+        };
         self.translate(event)
     }
 

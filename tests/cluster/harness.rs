@@ -81,7 +81,9 @@ pub(crate) async fn wait_for_members(handle: &Handle, count: usize) {
             async_std::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, settled).await.expect("all members are known and up in time");
+    if timeout(PATIENCE, settled).await.is_err() {
+        panic!("not all members are known and up in time: {:#?}", status(handle).await.members);
+    }
 }
 
 pub(crate) async fn status(handle: &Handle) -> Status {
