@@ -249,6 +249,11 @@ impl Translator {
         let _: Result<(), _> = async_std::future::timeout(MORE_ADDRESSES, flushed.fuse()).await;
     }
 
+    /// What the protocol between members has cost so far.
+    pub(crate) fn counters(&self) -> quorum_rpc::Counters {
+        self.swarm.behaviour().quorum.counters()
+    }
+
     pub(crate) fn next_client_id(&mut self) -> ClientId {
         ClientId(self.number())
     }

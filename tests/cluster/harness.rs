@@ -15,7 +15,7 @@ use quorate::{
 };
 
 /// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A node and where to find it.
 pub(crate) struct TestNode {

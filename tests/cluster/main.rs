@@ -3,5 +3,7 @@
 //! Few, slow, essential. Waits are for events with a deadline, never for time to pass.
 
 mod harness;
+mod costs;
+mod hostility;
 mod quorums;
 
