@@ -20,3 +20,5 @@ pub mod node;
 
 #[cfg(feature = "node")]
 pub mod runtime;
+#[cfg(feature = "node")]
+pub mod cli;
