@@ -21,4 +21,6 @@ pub mod node;
 #[cfg(feature = "node")]
 pub mod runtime;
 #[cfg(feature = "node")]
+pub mod client;
+#[cfg(feature = "node")]
 pub mod cli;

@@ -1,5 +1,7 @@
 //! libp2p protocols of Quorate, ignorant of keys, rings and siblings.
 
+pub mod framing;
 pub mod mdns;
+pub mod quorum_rpc;
 pub mod tcp;
 pub mod transport;
