@@ -23,8 +23,8 @@ use quorate::{
     causality::{
         dot::Dot,
         epochs::{EpochRule, Epochs, Local},
+        seen::Seen,
         siblings::{NewValue, Object, Sibling},
-        version_vector::VersionVector,
     },
     clock::WallTime,
     ident::{OpId, Value},
@@ -108,7 +108,7 @@ struct Operation {
 #[derive(Clone, Default)]
 struct Held {
     key: u64,
-    clock: VersionVector,
+    seen: Seen,
     shown: Known,
     known: Known,
 }
@@ -187,17 +187,17 @@ impl World {
         let mut reply = held.clone();
         reply.known.insert(operation);
         if kind == Kind::Delete {
-            row.object.delete(&held.clock);
+            row.object.delete(&held.seen);
         } else {
-            let actor = disk.epochs.actor_for(node as u64, &mut row.local, &row.object, &held.clock);
-            let dot = row.object.put(&held.clock, actor, new_value(operation));
+            let actor = disk.epochs.actor_for(node as u64, &mut row.local, &row.object, &held.seen);
+            let dot = row.object.put(&held.seen, actor, new_value(operation));
             self.doubled_dots += usize::from(!self.minted.insert((key, dot)));
             reply.shown.insert(operation);
-            reply.clock = match self.rules.reply {
-                Reply::Seen => row.object.context_after_put(&held.clock, dot),
-                Reply::WholeClock => row.object.clock().clone(),
+            reply.seen = match self.rules.reply {
+                Reply::Seen => row.object.context_after_put(&held.seen, dot),
+                Reply::WholeClock => row.object.clock().clone().into(),
             };
-            if reply.clock == *row.object.clock() {
+            if reply.seen == row.object.clock().clone().into() {
                 reply.known.clone_from(&row.known);
             }
         }
@@ -252,7 +252,7 @@ impl World {
         row.object.merge(other.object);
         row.known.extend(&other.known);
         let shown = row.object.siblings().iter().map(operation_of).collect();
-        self.contexts.push(Held { key, clock: row.object.clock().clone(), shown, known: row.known });
+        self.contexts.push(Held { key, seen: row.object.clock().clone().into(), shown, known: row.known });
     }
 
     fn deliver(&mut self) {
@@ -300,7 +300,7 @@ impl World {
             all.known.insert(self.operations.len());
             let shown = all.object.siblings().iter().map(operation_of).collect();
             self.operations.push(Operation { key, kind: Kind::Delete, shown, stored_at: (0..STORES).collect() });
-            all.object.delete(&all.object.clock().clone());
+            all.object.delete(&all.object.clock().clone().into());
         }
         for node in 0..STORES {
             self.merge(node, key, all.object.clone(), &all.known);

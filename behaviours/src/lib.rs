@@ -2,6 +2,8 @@
 
 pub mod framing;
 pub mod mdns;
+pub mod membership_gossip;
+pub mod private_addresses;
 pub mod quorum_rpc;
 pub mod tcp;
 pub mod transport;

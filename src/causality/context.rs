@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
 use crate::{
-    causality::version_vector::VersionVector,
+    causality::seen::Seen,
     digest::{Digest, Domain},
     ident::{Key, Name},
     limits::{CONTEXT_LIMIT_BYTES, COUNTER_MAX},
@@ -93,11 +93,11 @@ impl Context {
         Ok(Context(bytes))
     }
 
-    /// Says that whoever holds this context has seen `clock` of `key`.
-    pub fn seal(clock: &VersionVector, key: &Key, context_key: &ContextKey) -> Result<Context, ContextError> {
+    /// Says that whoever holds this context has seen `seen` of `key`.
+    pub fn seal(seen: &Seen, key: &Key, context_key: &ContextKey) -> Result<Context, ContextError> {
         let mut bytes = vec![FORMAT];
         bytes.extend_from_slice(&binding_of(key));
-        let mut bytes = cbor4ii::serde::to_vec(bytes, clock).expect("encoding into memory cannot fail");
+        let mut bytes = cbor4ii::serde::to_vec(bytes, seen).expect("encoding into memory cannot fail");
         let tag = tag_of(&bytes, context_key);
         bytes.extend_from_slice(&tag);
         if bytes.len() > CONTEXT_LIMIT_BYTES {
@@ -109,7 +109,7 @@ impl Context {
     /// What its holder has seen of `key`.
     ///
     /// Costs its length, whatever the bytes are; only a properly tagged clock is ever decoded.
-    pub fn open(&self, key: &Key, context_key: &ContextKey) -> Result<VersionVector, ContextError> {
+    pub fn open(&self, key: &Key, context_key: &ContextKey) -> Result<Seen, ContextError> {
         let (sealed, tag) = self.0.split_last_chunk::<TAG_BYTES>().ok_or(ContextError::WrongTag)?;
         let (found, rest) = sealed.split_first().ok_or(ContextError::WrongTag)?;
         if *found != FORMAT {
@@ -118,12 +118,12 @@ impl Context {
         if !is_same_tag(tag, &tag_of(sealed, context_key)) {
             return Err(ContextError::WrongTag);
         }
-        let (binding, clock) = rest.split_first_chunk::<BINDING_BYTES>().ok_or(ContextError::WrongTag)?;
+        let (binding, seen) = rest.split_first_chunk::<BINDING_BYTES>().ok_or(ContextError::WrongTag)?;
         if *binding != binding_of(key) {
             return Err(ContextError::OtherKey);
         }
-        // The tag is ours, so the clock is one that a node had; only its numbers can be wrong.
-        cbor4ii::serde::from_slice(clock).map_err(|_| ContextError::Future)
+        // The tag is ours, so this is what a node wrote; only its numbers can be wrong.
+        cbor4ii::serde::from_slice(seen).map_err(|_| ContextError::Future)
     }
 
     /// Its bytes, for the way to the client.
@@ -204,7 +204,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::causality::dot::Actor;
+    use crate::causality::{dot::Actor, version_vector::VersionVector};
 
     fn key(name: &str) -> Key {
         Key::new(name.as_bytes()).unwrap()
@@ -214,7 +214,11 @@ mod tests {
         ContextKey::of(&Name::new(name).unwrap(), secret)
     }
 
-    fn clock(actors: u64) -> VersionVector {
+    fn clock(actors: u64) -> Seen {
+        vector(actors).into()
+    }
+
+    fn vector(actors: u64) -> VersionVector {
         let mut clock = VersionVector::new();
         (0..actors).for_each(|node| clock.raise(Actor { node: node << 40, epoch: 1 }, 1 + node));
         clock
@@ -261,9 +265,9 @@ mod tests {
 
     #[test]
     fn an_absurd_counter_is_refused_though_properly_sealed() {
-        let mut absurd = clock(1);
+        let mut absurd = vector(1);
         absurd.raise(Actor { node: 1, epoch: 1 }, COUNTER_MAX + 1);
-        let context = Context::seal(&absurd, &key("k"), &cluster("c", None)).unwrap();
+        let context = Context::seal(&absurd.into(), &key("k"), &cluster("c", None)).unwrap();
         assert_eq!(context.open(&key("k"), &cluster("c", None)), Err(ContextError::Future));
     }
 

@@ -18,7 +18,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    causality::{dot::Actor, siblings::Object, version_vector::VersionVector},
+    causality::{dot::Actor, seen::Seen, siblings::Object, version_vector::VersionVector},
     clock::WallTime,
     limits::COUNTER_MAX,
 };
@@ -65,7 +65,8 @@ impl Epochs {
     /// `object` has; else a new one, whose epoch neither this store has drawn nor `object` or `context` show.
     ///
     /// `object` and `local` must be the stored ones (or both defaults), read in the transaction of the put.
-    pub fn actor_for(&mut self, node: u64, local: &mut Local, object: &Object, context: &VersionVector) -> Actor {
+    pub fn actor_for(&mut self, node: u64, local: &mut Local, object: &Object, context: &Seen) -> Actor {
+        let context = &context.shown();
         if self.rule == EpochRule::NeverFresh {
             return Actor { node, epoch: 0 };
         }
@@ -207,6 +208,7 @@ mod tests {
 
     impl Held {
         fn put(&mut self, context: &VersionVector) -> (u64, u64) {
+            let context = &Seen::from(context.clone());
             let actor = self.epochs.actor_for(NODE, &mut self.local, &self.object, context);
             let value = Value::new(b"v").unwrap();
             let new = NewValue { op: OpId([0; 16]), value, written_at: WallTime(0), expires_at: None };
@@ -261,7 +263,7 @@ mod tests {
     fn a_fresh_epoch_lies_above_all_that_is_shown_of_the_node() {
         assert_eq!(Held::default().put(&clock(40, 3)), (41, 1));
         let mut held = Held::default();
-        held.object.delete(&clock(40, 3));
+        held.object.delete(&clock(40, 3).into());
         assert_eq!(held.put(&VersionVector::new()), (41, 1));
         let mut other_key = Held { epochs: held.epochs, ..Held::default() };
         assert_eq!(other_key.put(&clock(3, 1)), (42, 1));
@@ -319,7 +321,7 @@ mod tests {
         lies.raise(Actor { node: NODE, epoch: RAISE_LIMIT - 1 }, 1);
         held.merge({
             let mut object = Object::default();
-            object.delete(&lies);
+            object.delete(&lies.into());
             object
         });
         assert_eq!(held.put(&VersionVector::new()), (RAISE_LIMIT + 1, 1));

@@ -10,6 +10,7 @@
 
 pub mod dot;
 pub mod version_vector;
+pub mod seen;
 pub mod siblings;
 pub mod epochs;
 pub mod context;

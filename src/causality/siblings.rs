@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::{
     causality::{
         dot::{Actor, Dot},
+        seen::Seen,
         version_vector::VersionVector,
     },
     clock::WallTime,
@@ -107,7 +108,7 @@ impl Object {
     ///
     /// `actor` must come from [`crate::causality::epochs::Epochs::actor_for`], asked about this very object and
     /// context; this object must be what the coordinator has stored, and the result must be stored with the epochs.
-    pub fn put(&mut self, context: &VersionVector, actor: Actor, new: NewValue) -> Dot {
+    pub fn put(&mut self, context: &Seen, actor: Actor, new: NewValue) -> Dot {
         self.delete(context);
         let dot = Dot { actor, counter: self.clock.counter(&actor) + 1 };
         self.clock.raise(actor, dot.counter);
@@ -118,23 +119,22 @@ impl Object {
     }
 
     /// Drops the siblings that `context` covers. Mints nothing. What the deleter had not seen survives.
-    pub fn delete(&mut self, context: &VersionVector) {
+    pub fn delete(&mut self, context: &Seen) {
         self.siblings.retain(|sibling| !context.covers(&sibling.dot));
-        self.clock.join(context);
+        self.clock.join(context.clock());
     }
 
     /// What the writer who has just put `dot` under `context` may be told it has seen; ask right after the put.
     ///
     /// Not simply [`clock`](Object::clock): that covers siblings which the writer was never shown, and its next put
-    /// would silently replace them. It is the clock only where the new value stands alone. Else it is `context` with
-    /// the new dot, or without it where a vector cannot name it alone (there are writes of the same actor between the
-    /// two): then the writer's next put will stand beside this one until somebody reads both.
-    pub fn context_after_put(&self, context: &VersionVector, dot: Dot) -> VersionVector {
+    /// would silently replace them. It is the clock only where the new value stands alone, else `context` with the new
+    /// dot.
+    pub fn context_after_put(&self, context: &Seen, dot: Dot) -> Seen {
         let mut seen = context.clone();
         if self.siblings.iter().all(|sibling| sibling.dot == dot) {
             seen.join(&self.clock);
-        } else if context.counter(&dot.actor) + 1 == dot.counter {
-            seen.raise(dot.actor, dot.counter);
+        } else {
+            seen.add(dot);
         }
         seen
     }
@@ -255,8 +255,8 @@ mod tests {
         object.siblings().iter().map(|sibling| sibling.value.as_bytes()[0]).collect()
     }
 
-    fn nothing() -> VersionVector {
-        VersionVector::new()
+    fn nothing() -> Seen {
+        Seen::default()
     }
 
     #[test]
@@ -265,7 +265,7 @@ mod tests {
         object.put(&nothing(), A, new(1));
         object.put(&nothing(), A, new(2));
         assert_eq!(values(&object), [1, 2]);
-        let seen = object.clock().clone();
+        let seen = object.clock().clone().into();
         assert_eq!(object.put(&seen, B, new(3)), Dot { actor: B, counter: 1 });
         assert_eq!(values(&object), [3]);
     }
@@ -279,7 +279,7 @@ mod tests {
         assert!(left.merge(right.clone()));
         assert!(!left.merge(right), "a second merge brings nothing");
         assert_eq!(values(&left), [1, 2]);
-        let seen = left.clock().clone();
+        let seen = left.clock().clone().into();
         left.put(&seen, A, new(3));
         assert!(!left.merge(old), "what was replaced does not come back");
         assert_eq!(values(&left), [3]);
@@ -289,12 +289,12 @@ mod tests {
     fn a_delete_removes_only_what_was_seen() {
         let mut object = Object::default();
         object.put(&nothing(), A, new(1));
-        let seen = object.clock().clone();
+        let seen = object.clock().clone().into();
         object.put(&nothing(), B, new(2));
         object.delete(&seen);
         assert_eq!(values(&object), [2]);
         assert!(!object.is_tombstone() && !Object::default().is_tombstone());
-        object.delete(&object.clock().clone());
+        object.delete(&object.clock().clone().into());
         assert!(object.is_tombstone());
     }
 
@@ -302,14 +302,15 @@ mod tests {
     fn a_writer_is_told_it_has_seen_only_what_it_has() {
         let mut object = Object::default();
         let first = object.put(&nothing(), A, new(1));
-        assert_eq!(object.context_after_put(&nothing(), first), *object.clock());
+        assert_eq!(object.context_after_put(&nothing(), first), object.clock().clone().into());
         let second = object.put(&nothing(), A, new(2));
-        assert_eq!(object.context_after_put(&nothing(), second), nothing(), "(A, 2) cannot be named without (A, 1)");
-        let third = object.put(&nothing(), B, new(3));
-        let seen = object.context_after_put(&nothing(), third);
-        assert_eq!(seen.iter().collect::<Vec<_>>(), [third]);
+        let seen = object.context_after_put(&nothing(), second);
+        assert!(seen.covers(&second) && !seen.covers(&first), "(A, 2) is named without (A, 1)");
+        let third = object.put(&seen, A, new(3));
+        assert_eq!(values(&object), [1, 3]);
+        let seen = object.context_after_put(&seen, third);
         object.put(&seen, B, new(4));
-        assert_eq!(values(&object), [1, 2, 4]);
+        assert_eq!(values(&object), [1, 4]);
     }
 
     #[test]

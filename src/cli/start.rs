@@ -109,7 +109,7 @@ pub(crate) async fn run(settings: &Settings, terminal: Terminal) -> Result<Exit,
     announcer.begin();
     let outcome = loop {
         let notice = {
-            let (next, signal) = (running.next_event().fuse(), signals.recv().fuse());
+            let (next, signal) = (running.next_notice().fuse(), signals.recv().fuse());
             pin_mut!(next, signal);
             select! {
                 notice = next => notice,
@@ -158,10 +158,8 @@ fn to_runtime(settings: &Settings) -> Result<runtime::Settings, CliError> {
         join: settings.join.clone(),
         mdns: settings.mdns,
         swarm_key,
-        admins: settings.admins.clone(),
         durability: settings.durability,
         node,
-        allow_public: swarm_key.is_some(),
     })
 }
 

@@ -26,14 +26,14 @@ fn a_node_that_was_told_whom_to_join_never_founds() {
 }
 
 #[test]
-fn a_key_closes_the_cluster_and_opens_public_addresses() {
+fn a_key_closes_the_cluster() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("key");
     std::fs::write(&path, libp2p::pnet::PreSharedKey::new([7; 32]).to_key_file()).unwrap();
     let closed = to_runtime(&settings(&[("swarm_key", path.to_str().unwrap())])).unwrap();
-    assert_eq!((closed.node.cluster_secret, closed.allow_public), (Some(vec![7; 32]), true));
+    assert_eq!((closed.node.cluster_secret, closed.swarm_key.is_some()), (Some(vec![7; 32]), true));
     let open = to_runtime(&settings(&[("data_dir", "/nowhere")])).unwrap();
-    assert_eq!((open.node.cluster_secret, open.allow_public, open.swarm_key.is_none()), (None, false, true));
+    assert_eq!((open.node.cluster_secret, open.swarm_key.is_some()), (None, false));
     assert_eq!(to_runtime(&settings(&[("swarm_key", "/nowhere")])).err().unwrap().exit().code(), 2);
 }
 

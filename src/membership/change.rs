@@ -53,6 +53,16 @@ pub enum ChangeKind {
     Updated(Profile),
 }
 
+impl ChangeKind {
+    /// What its author tells of itself, if it does.
+    pub fn profile(&self) -> Option<&Profile> {
+        match self {
+            ChangeKind::Founded(_) => None,
+            ChangeKind::Joined(profile) | ChangeKind::Updated(profile) => Some(profile),
+        }
+    }
+}
+
 /// What a cluster is founded with, for ever. Clusters of other parameters never merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parameters {

@@ -132,13 +132,10 @@ pub enum News {
     DialFailed(NodeId),
     /// A peer is a node (not a client) of this cluster.
     Identified(NodeId),
-    /// A node was seen on the local network.
-    Discovered {
-        /// The node.
-        node: NodeId,
-        /// Where.
-        addresses: Vec<String>,
-    },
+    /// Peers were seen on the local network, and where. They may turn out to be anything.
+    Discovered(Vec<(NodeId, Vec<String>)>),
+    /// This node can now be reached at these addresses, and no others.
+    Listening(Vec<String>),
     /// A membership change was announced.
     Announced(Change),
 }

@@ -134,6 +134,12 @@ impl Node {
         }
     }
 
+    /// This node's own addresses have changed: as a member it tells so.
+    pub(super) fn on_listening(&mut self, now: Now, addresses: Vec<String>) {
+        self.config.profile.addresses = addresses;
+        self.become_member(now);
+    }
+
     /// A membership change was announced.
     pub(super) fn on_announced(&mut self, now: Now, change: Change) {
         self.stage(now, Batch { changes: vec![change], origin: Origin::Announced });

@@ -239,7 +239,8 @@ impl Node {
             News::Lost(node) => self.on_lost(now, node),
             News::DialFailed(node) => self.on_dial_failed(now, node),
             News::Identified(node) => self.on_identified(now, node),
-            News::Discovered { node, addresses } => self.on_discovered(now, node, addresses),
+            News::Discovered(seen) => self.on_discovered(seen),
+            News::Listening(addresses) => self.on_listening(now, addresses),
             News::Announced(change) => self.on_announced(now, change),
         }
     }

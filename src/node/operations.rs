@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::{
     causality::siblings::{NewValue, Object},
-    causality::version_vector::VersionVector,
+    causality::{
+        context::{Context, ContextError},
+        seen::Seen,
+    },
     clock::{Instant, Now},
     ident::{Key, NodeId},
     limits::{DEADLINE_MAX, OPERATION_COUNT_MAX, SCAN_PAGE_MAX},
@@ -62,7 +65,7 @@ enum State {
     /// The coordinator's own store has not committed yet.
     Writing,
     /// The other replicas are being told.
-    Putting { op: PutOp, seen: VersionVector },
+    Putting { op: PutOp, seen: Seen },
     /// The row is being asked.
     Getting(GetOp),
     /// The row is being asked, for a look at each of its replicas.
@@ -347,7 +350,7 @@ impl Node {
         key: Key,
         w: Consistency,
         due: Instant,
-        context: Result<VersionVector, crate::causality::context::ContextError>,
+        context: Result<Seen, ContextError>,
         new: Option<NewValue>,
     ) {
         match context {
@@ -472,20 +475,18 @@ impl Node {
         let State::Putting { seen, .. } = &operation.state else { return };
         let asker = operation.asker;
         let response = match reply {
-            PutReply::Stored { acks, degraded } => {
-                match crate::causality::context::Context::seal(seen, &operation.key, &self.context_key) {
-                    Ok(context) => ClientResponse::Stored(Stored {
-                        acks: count(acks),
-                        primaries: count(acks),
-                        hinted: Vec::new(),
-                        context,
-                        degraded,
-                    }),
-                    Err(error) => {
-                        ClientResponse::Failed(Failure::StoreFailed { detail: error.to_string(), maybe_stored: true })
-                    }
+            PutReply::Stored { acks, degraded } => match Context::seal(seen, &operation.key, &self.context_key) {
+                Ok(context) => ClientResponse::Stored(Stored {
+                    acks: count(acks),
+                    primaries: count(acks),
+                    hinted: Vec::new(),
+                    context,
+                    degraded,
+                }),
+                Err(error) => {
+                    ClientResponse::Failed(Failure::StoreFailed { detail: error.to_string(), maybe_stored: true })
                 }
-            }
+            },
             PutReply::QuorumNotMet { acks, needed } => ClientResponse::Failed(Failure::QuorumNotMet {
                 acks: count(acks),
                 needed: count(needed),
@@ -554,7 +555,7 @@ impl Node {
 
     /// What a client is told of `object`.
     pub(super) fn found(&self, now: Now, key: &Key, object: &Object, degraded: bool) -> ClientResponse {
-        let context = crate::causality::context::Context::seal(&object.clock().clone(), key, &self.context_key);
+        let context = Context::seal(&object.clock().clone().into(), key, &self.context_key);
         match context {
             Ok(context) => ClientResponse::Found(Found {
                 siblings: object

@@ -101,10 +101,12 @@ impl Node {
         self.dial_again_later(now, Alarm::DialMember(node));
     }
 
-    /// A peer was seen on the local network.
-    pub(super) fn on_discovered(&mut self, _now: Now, node: NodeId, addresses: Vec<String>) {
-        if node != self.me && !self.liveness.is_connected(&node) {
-            self.effects.push_back(Effect::Dial { node, addresses });
+    /// Peers were seen on the local network. How many of them a second is bounded by whoever sees them.
+    pub(super) fn on_discovered(&mut self, seen: Vec<(NodeId, Vec<String>)>) {
+        for (node, addresses) in seen {
+            if node != self.me && !self.liveness.is_connected(&node) {
+                self.effects.push_back(Effect::Dial { node, addresses });
+            }
         }
     }
 

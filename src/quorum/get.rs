@@ -35,7 +35,7 @@ pub enum GetReply {
         /// Fewer members than replicas, or a primary that did not answer.
         degraded: bool,
     },
-    /// R is out of reach.
+    /// R is out of reach, and every replica has answered or failed.
     QuorumNotMet {
         /// Replicas that answered.
         acks: usize,
@@ -148,6 +148,7 @@ impl GetOp {
     fn judge(&mut self) -> Vec<GetEffect> {
         let (acks, needed) = (self.tally.agreed_count(), self.needed());
         let mut effects = match self.tally.verdict(needed) {
+            Verdict::Impossible if !self.tally.is_settled() => Vec::new(),
             Verdict::Pending => Vec::new(),
             Verdict::Reached => {
                 let degraded = self.tally.row().is_short() || self.tally.any_failed();
@@ -185,7 +186,7 @@ impl GetOp {
 mod tests {
     use super::*;
     use crate::{
-        causality::{dot::Actor, siblings::NewValue, version_vector::VersionVector},
+        causality::{dot::Actor, seen::Seen, siblings::NewValue},
         clock::WallTime,
         ident::{OpId, Value},
     };
@@ -200,7 +201,7 @@ mod tests {
         let mut object = Object::default();
         let new =
             NewValue { op: OpId([7; 16]), value: Value::new(b"v").unwrap(), written_at: WallTime(1), expires_at: None };
-        object.put(&VersionVector::new(), Actor { node: actor, epoch: 1 }, new);
+        object.put(&Seen::default(), Actor { node: actor, epoch: 1 }, new);
         object
     }
 

@@ -35,7 +35,7 @@ pub enum PutReply {
         /// Fewer members than replicas, or a primary that did not store it.
         degraded: bool,
     },
-    /// W is out of reach.
+    /// W is out of reach, and every replica has answered or failed.
     QuorumNotMet {
         /// Replicas that hold it.
         acks: usize,
@@ -143,6 +143,8 @@ impl PutOp {
     fn judge(&mut self) -> Vec<PutEffect> {
         let (acks, needed) = (self.tally.agreed_count(), self.needed());
         match self.tally.verdict(needed) {
+            // The client is told how many did store it, so whoever may yet answer is waited for.
+            Verdict::Impossible if !self.tally.is_settled() => Vec::new(),
             Verdict::Pending => Vec::new(),
             Verdict::Reached => {
                 let degraded = self.tally.row().is_short() || self.tally.any_failed();
@@ -196,14 +198,12 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_replica_makes_all_impossible_at_once() {
+    fn a_lost_replica_makes_all_impossible_and_those_that_stored_it_are_counted() {
         let mut op = op(Consistency::All);
-        let effects = op.start(|other| *other != node(2));
-        assert_eq!(
-            effects,
-            vec![PutEffect::Merge(node(1)), PutEffect::Reply(PutReply::QuorumNotMet { acks: 1, needed: 3 })]
-        );
-        assert_eq!(op.on_merged(&node(1), OURS), vec![], "one reply only");
+        assert_eq!(op.start(|other| *other != node(2)), vec![PutEffect::Merge(node(1))]);
+        let unmet = PutReply::QuorumNotMet { acks: 2, needed: 3 };
+        assert_eq!(op.on_merged(&node(1), OURS), vec![PutEffect::Reply(unmet)]);
+        assert_eq!(op.on_failed(&node(1)), vec![], "one reply only");
     }
 
     #[test]

@@ -11,8 +11,8 @@ pub mod values;
 use crate::{
     causality::{
         epochs::EpochRule,
+        seen::Seen,
         siblings::{NewValue, Object},
-        version_vector::VersionVector,
     },
     clock::WallTime,
     ident::{Key, NodeId},
@@ -30,7 +30,7 @@ pub enum Work {
         /// The key.
         key: Key,
         /// What the client has seen.
-        context: VersionVector,
+        context: Seen,
         /// The new value; nothing to delete.
         new: Option<NewValue>,
     },
@@ -95,7 +95,7 @@ pub enum Done {
         /// The object after it.
         object: Object,
         /// What its writer may be told it has seen.
-        seen: VersionVector,
+        seen: Seen,
     },
     /// A [`Work::Write`] that would break a limit; nothing changed.
     Refused(WriteRefused),

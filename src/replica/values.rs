@@ -11,8 +11,8 @@ use thiserror::Error;
 use crate::{
     causality::{
         epochs::{EpochRule, Local},
+        seen::Seen,
         siblings::{NewValue, Object},
-        version_vector::VersionVector,
     },
     clock::WallTime,
     ident::Key,
@@ -82,7 +82,7 @@ pub fn load(txn: &impl ReadTxn, key: &Key, damaged: &mut u64) -> Result<Option<(
 pub fn write(
     txn: &mut impl WriteTxn,
     key: &Key,
-    context: &VersionVector,
+    context: &Seen,
     new: Option<NewValue>,
     actor_node: u64,
     now: WallTime,

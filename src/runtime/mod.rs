@@ -1,5 +1,217 @@
-//! The shell: a swarm, a storage thread and a clock around one [`crate::node::Node`].
+//! The shell: a swarm, two storage threads and a clock around one [`crate::node::Node`].
+//!
+//! It translates and forwards; it makes no protocol decision. One task owns everything but the threads.
 
 pub mod identity;
 pub mod registry;
 pub mod swarm_key;
+pub mod handle;
+mod behaviour;
+mod clock;
+mod event_loop;
+mod storage;
+mod translate;
+
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use async_std::{channel, task};
+use libp2p::{Multiaddr, PeerId, identity::Keypair, pnet::PreSharedKey};
+use thiserror::Error;
+
+use crate::{
+    config::NodeConfig,
+    node::{Node, effect::Event},
+    replica::startup::{self, Recovered},
+    runtime::{
+        behaviour::NetworkConfig,
+        clock::Clock,
+        event_loop::{EventLoop, Order},
+        handle::Handle,
+        identity::IdentityError,
+        storage::Storage,
+        translate::Translator,
+    },
+    store::{
+        Store as _, StoreError, WriteTxn as _,
+        lmdb::{Durability, LmdbStore, Options},
+        lmdb_file::OpenError,
+    },
+};
+
+/// Orders and notices that wait between the node's task and its owner.
+const CHANNEL_COUNT_MAX: usize = 1_024;
+
+/// The map a new store begins with; it grows.
+const MAP_SIZE_BYTES: u64 = 1 << 30;
+
+/// How long a start waits for its listeners to tell their addresses.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where identity and store are; made if missing (mode 0700).
+    pub data_dir: PathBuf,
+    /// Where to listen. A TCP port of 0 takes the port of the last start, if it is free.
+    pub listen: Vec<Multiaddr>,
+    /// Whom to join.
+    pub join: Vec<Multiaddr>,
+    /// Whether to look for peers on the local network, and be found there.
+    pub mdns: bool,
+    /// Admits only those who hold it.
+    pub swarm_key: Option<PreSharedKey>,
+    /// When a commit counts as durable.
+    pub durability: Durability,
+    /// What the node itself needs to know. Its addresses and seeds are filled in here.
+    pub node: NodeConfig,
+}
+
+/// Why a node did not start. Nothing but the data directory and the identity may have been made.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The data directory cannot be made.
+    #[error("the data directory {path} cannot be made: {source}", path = path.display())]
+    DataDir {
+        /// Which.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// No identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store was opened and failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No socket.
+    #[error("cannot listen on {address}: {detail}; choose another address with --listen")]
+    Listen {
+        /// Where.
+        address: Multiaddr,
+        /// What the operating system said.
+        detail: String,
+    },
+    /// The network, a thread or the generator of random numbers is not to be had.
+    #[error("the node cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// What a running node tells its owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// The node is a member and serves, at these addresses (each with `/p2p/`).
+    Ready {
+        /// May be empty.
+        addresses: Vec<Multiaddr>,
+    },
+    /// The node listens at one more address.
+    Listening(Multiaddr),
+    /// What the node itself tells.
+    Event(Event),
+    /// Something is wrong that may heal.
+    Warning(String),
+    /// The node cannot go on and will end.
+    Fatal(String),
+}
+
+/// A running node. Dropping it stops the node uncleanly; call [`Running::stop`].
+#[derive(Debug)]
+pub struct Running {
+    peer_id: PeerId,
+    handle: Handle,
+    notices: channel::Receiver<Notice>,
+    orders: channel::Sender<Order>,
+    task: task::JoinHandle<()>,
+}
+
+impl Running {
+    /// Who it is.
+    pub fn peer_id(&self) -> PeerId {
+        self.peer_id
+    }
+
+    /// A way to use the store from this process.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// The next thing it tells; nothing after it has ended.
+    pub async fn next_notice(&mut self) -> Option<Notice> {
+        self.notices.recv().await.ok()
+    }
+
+    /// Says goodbye, commits what is queued and ends.
+    pub async fn stop(self) {
+        // A loop that has ended already has stopped.
+        let _ = self.orders.send(Order::Stop).await;
+        self.notices.close();
+        self.task.await;
+    }
+}
+
+/// Starts a node. Returns once it listens; [`Notice::Ready`] follows when it has become a member.
+pub async fn start(settings: Settings) -> Result<Running, StartError> {
+    make_data_dir(&settings.data_dir)?;
+    let keypair = identity::load_or_create(&settings.data_dir.join("identity.key"))?;
+    let store = LmdbStore::open(
+        &settings.data_dir.join("store"),
+        Options { durability: settings.durability, map_size_bytes: MAP_SIZE_BYTES },
+    )?;
+    let signer = identity::signer_of(&keypair);
+    let recovered = recover(&store, &signer.node_id())?;
+    let storage = Storage::start(store, settings.durability, signer.node_id().to_actor_number())?;
+
+    let mut translator = Translator::new(&keypair, &network_config(&settings), settings.join.clone())?;
+    translator.listen(&settings.listen, &last_ports(&recovered, &keypair)).await?;
+
+    let clock = Clock::new();
+    let mut config = settings.node;
+    config.profile.addresses = translator.profile_addresses();
+    config.seed_count = settings.join.len();
+    let node = Node::new(config, signer, recovered, rand::random(), rand::random(), clock.now());
+
+    let (orders, order_queue) = channel::bounded(CHANNEL_COUNT_MAX);
+    let (notify, notices) = channel::bounded(CHANNEL_COUNT_MAX);
+    let peer_id = keypair.public().to_peer_id();
+    let event_loop = EventLoop::new(node, translator, storage, clock, order_queue, notify);
+    let task = task::spawn(event_loop.run());
+    Ok(Running { peer_id, handle: Handle::new(orders.clone()), notices, orders, task })
+}
+
+fn network_config(settings: &Settings) -> NetworkConfig {
+    NetworkConfig {
+        cluster: settings.node.cluster.clone(),
+        swarm_key: settings.swarm_key,
+        mdns: settings.mdns,
+    }
+}
+
+fn make_data_dir(path: &Path) -> Result<(), StartError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| StartError::DataDir { path: path.to_owned(), source })
+}
+
+fn recover(store: &LmdbStore, node: &crate::ident::NodeId) -> Result<Recovered, StoreError> {
+    let mut txn = store.write()?;
+    let recovered = startup::begin(&mut txn, node)?;
+    txn.commit()?;
+    store.sync()?;
+    Ok(recovered)
+}
+
+/// The TCP ports this node told of itself last: its peers look for it there.
+fn last_ports(recovered: &Recovered, keypair: &Keypair) -> Vec<u16> {
+    let me = identity::node_id(&keypair.public().to_peer_id());
+    let mine = recovered.changes.iter().filter(|change| Some(change.author) == me);
+    let last = mine.filter_map(|change| change.kind.profile()).last();
+    let addresses = last.map(|profile| profile.addresses.clone()).unwrap_or_default();
+    addresses.iter().filter_map(|text| translate::tcp_port(&text.parse().ok()?)).collect()
+}

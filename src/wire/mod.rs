@@ -24,6 +24,11 @@ pub fn history_topic(cluster: &Name) -> String {
     format!("quorate/history/1/{}", escape(cluster))
 }
 
+/// Prefix of the gossipsub protocol in the cluster called `cluster`.
+pub fn gossip_prefix(cluster: &Name) -> String {
+    format!("/quorate/gossip/1/{}", escape(cluster))
+}
+
 /// What `identify` tells as the protocol version: the software's protocol and the cluster.
 pub fn identify_version(cluster: &Name) -> String {
     format!("{IDENTIFY_PREFIX}{cluster}")

@@ -95,6 +95,27 @@ fn a_gained_address_is_announced_at_once() {
     in_own_network(|| makes_us_speak(|ours| ours.listen(&address(4005))));
 }
 
+#[test]
+fn an_answer_above_the_rate_comes_later() {
+    in_own_network(|| {
+        makes_us_speak(|ours| {
+            // Question after question, each after the fate of the one before is known, until one is put off.
+            let forger = forger();
+            let mut sent = ours.mdns.counters().responses_sent;
+            assert_eq!(ours.mdns.counters().responses_delayed, 0);
+            loop {
+                forger.send_to(&forged_query(), lan::GROUP).unwrap();
+                task::block_on(soon(ours.counts(|now| now.responses_sent > sent || now.responses_delayed > 0)));
+                if ours.mdns.counters().responses_delayed > 0 {
+                    break;
+                }
+                sent = ours.mdns.counters().responses_sent;
+            }
+            task::block_on(within(Duration::from_millis(500), ours.counts(|now| now.responses_sent > sent)));
+        });
+    });
+}
+
 /// Does something while we would say nothing of our own accord, and waits until we announce ourselves nevertheless.
 fn makes_us_speak(provoke: impl FnOnce(&mut Ours)) {
     lan::add_interface();

@@ -13,7 +13,7 @@ use libp2p::{
     core::{Endpoint, transport::ListenerId},
     swarm::{ConnectionId, ExpiredListenAddr, FromSwarm, NetworkBehaviour, NewListenAddr, ToSwarm},
 };
-use quorate_behaviours::mdns::{Behaviour, Config, Event};
+use quorate_behaviours::mdns::{Behaviour, Config, Counters, Event};
 
 use crate::lan::{self, NEAR_ADDRESS};
 
@@ -89,8 +89,13 @@ impl Ours {
 
     /// Polls the behaviour until it has asked `queries` times.
     pub(crate) async fn asked(&mut self, queries: u64) {
-        while self.mdns.counters().queries_sent < queries {
-            self.found_within(Duration::from_millis(5)).await;
+        self.counts(|counters| counters.queries_sent >= queries).await;
+    }
+
+    /// Polls the behaviour until its counters are as wanted.
+    pub(crate) async fn counts(&mut self, wanted: impl Fn(Counters) -> bool) {
+        while !wanted(self.mdns.counters()) {
+            self.found_within(Duration::from_millis(1)).await;
         }
     }
 

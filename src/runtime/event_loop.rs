@@ -1,0 +1,222 @@
+//! The one loop: a completion, a network event, a timeout or an order goes into the node; its effects come out.
+//!
+//! Inputs are taken in that order: what has begun comes before what is asked to begin.
+
+use std::collections::{HashMap, VecDeque};
+
+use async_io::Timer;
+use async_std::channel::{Receiver, Sender};
+use futures::{FutureExt, channel::oneshot, select_biased};
+
+use crate::{
+    clock::Instant,
+    node::{
+        Node, SendFailure,
+        effect::{ClientId, Effect, Event, News},
+    },
+    replica::Done,
+    runtime::{
+        Notice,
+        clock::Clock,
+        storage::{Completions, Storage},
+        translate::{NetworkInput, Translator},
+    },
+    store::StoreError,
+    wire::client::{ClientRequest, ClientResponse},
+};
+
+/// What the owner of a node wants.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Carry out a request of this process.
+    Request { request: ClientRequest, reply: oneshot::Sender<ClientResponse> },
+    /// End.
+    Stop,
+}
+
+/// What the loop takes next.
+enum Input {
+    Completions(Completions),
+    Network(NetworkInput),
+    Timeout,
+    Order(Order),
+    End,
+}
+
+/// Owns everything of a running node.
+pub(crate) struct EventLoop {
+    node: Node,
+    translator: Translator,
+    completions: Receiver<Completions>,
+    storage: Storage,
+    clock: Clock,
+    orders: Receiver<Order>,
+    notices: Sender<Notice>,
+    /// Requests of this process that wait for their answer.
+    local: HashMap<ClientId, oneshot::Sender<ClientResponse>>,
+    timer: Option<(Instant, Timer)>,
+    /// Failures that happened while effects were carried out: inputs like any other, one after the other.
+    echoes: VecDeque<NetworkInput>,
+    refused: VecDeque<(crate::node::effect::Ticket, Result<Done, StoreError>)>,
+}
+
+impl EventLoop {
+    pub(crate) fn new(
+        node: Node,
+        translator: Translator,
+        storage: Storage,
+        clock: Clock,
+        orders: Receiver<Order>,
+        notices: Sender<Notice>,
+    ) -> EventLoop {
+        EventLoop {
+            node,
+            translator,
+            completions: storage.completions(),
+            storage,
+            clock,
+            orders,
+            notices,
+            local: HashMap::new(),
+            timer: None,
+            echoes: VecDeque::new(),
+            refused: VecDeque::new(),
+        }
+    }
+
+    pub(crate) async fn run(mut self) {
+        loop {
+            self.carry_out_effects();
+            match self.next_input().await {
+                Input::Completions(completed) => self.on_completions(completed),
+                Input::Network(input) => self.on_network(input),
+                Input::Timeout => self.node.handle_timeout(self.clock.now()),
+                Input::Order(Order::Request { request, reply }) => self.on_local_request(request, reply),
+                Input::Order(Order::Stop) | Input::End => break,
+            }
+        }
+        self.translator.say_goodbye().await;
+        let storage = self.storage;
+        // Joining threads blocks; other tasks of this process go on meanwhile.
+        async_std::task::spawn_blocking(move || storage.stop()).await;
+    }
+
+    /// Waits for the next input, whichever comes first; of several that are there, what has begun comes first.
+    async fn next_input(&mut self) -> Input {
+        self.arm_timer();
+        let timer = &mut self.timer;
+        let mut timeout = std::pin::pin!(FutureExt::fuse(async {
+            match timer {
+                Some((_, timer)) => drop(timer.await),
+                None => futures::future::pending().await,
+            }
+        }));
+        select_biased! {
+            completed = FutureExt::fuse(self.completions.recv()) => completed.map_or(Input::End, Input::Completions),
+            input = FutureExt::fuse(self.translator.next()) => Input::Network(input),
+            () = timeout => {
+                self.timer = None;
+                Input::Timeout
+            }
+            order = FutureExt::fuse(self.orders.recv()) => order.map_or(Input::End, Input::Order),
+        }
+    }
+
+    fn on_completions(&mut self, completed: Completions) {
+        for (ticket, result) in completed {
+            self.node.handle_done(self.clock.now(), ticket, result);
+            self.carry_out_effects();
+        }
+    }
+
+    fn on_network(&mut self, input: NetworkInput) {
+        let now = self.clock.now();
+        match input {
+            NetworkInput::News(news) => self.node.handle_news(now, news),
+            NetworkInput::Request { from, inbound, request } => self.node.handle_request(now, from, inbound, request),
+            NetworkInput::Response { outbound, result } => self.node.handle_response(now, outbound, result),
+            NetworkInput::ClientRequest { client, request } => self.node.handle_client(now, client, request),
+            NetworkInput::Notice(notice) => self.notify(notice),
+            NetworkInput::Nothing => {}
+        }
+    }
+
+    fn on_local_request(&mut self, request: ClientRequest, reply: oneshot::Sender<ClientResponse>) {
+        let client = self.translator.next_client_id();
+        self.local.insert(client, reply);
+        self.node.handle_client(self.clock.now(), client, request);
+    }
+
+    fn carry_out_effects(&mut self) {
+        loop {
+            while let Some(effect) = self.node.poll_effect() {
+                self.carry_out(effect);
+            }
+            if let Some(input) = self.echoes.pop_front() {
+                self.on_network(input);
+            } else if let Some((ticket, result)) = self.refused.pop_front() {
+                self.node.handle_done(self.clock.now(), ticket, result);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Store { ticket, work } => {
+                if let Err(error) = self.storage.store(ticket, work) {
+                    self.refused.push_back((ticket, Err(error)));
+                }
+            }
+            Effect::Query { ticket, query } => {
+                if let Err(error) = self.storage.query(ticket, query) {
+                    self.refused.push_back((ticket, Err(error)));
+                }
+            }
+            Effect::Send { to, request, due } => {
+                let due = self.clock.os_instant(due);
+                for outbound in self.translator.send(&to, &request, due) {
+                    let result = Err(SendFailure::NotSent);
+                    self.echoes.push_back(NetworkInput::Response { outbound, result });
+                }
+            }
+            Effect::Respond { inbound, response } => self.translator.respond(inbound, response),
+            Effect::Reply { client, response } => match self.local.remove(&client) {
+                // Whoever asked may have stopped waiting.
+                Some(reply) => drop(reply.send(response)),
+                None => self.translator.reply(client, response),
+            },
+            Effect::Publish(change) => self.translator.publish(&change),
+            Effect::Dial { node, addresses } => {
+                if !self.translator.dial(&node, &addresses) {
+                    self.echoes.push_back(NetworkInput::News(News::DialFailed(node)));
+                }
+            }
+            Effect::DialSeed(seed) => {
+                if let Some(notice) = self.translator.dial_seed(seed) {
+                    self.notify(notice);
+                }
+            }
+            Effect::Tell(Event::Ready) => {
+                let addresses = self.translator.addresses();
+                self.notify(Notice::Ready { addresses });
+            }
+            Effect::Tell(event) => self.notify(Notice::Event(event)),
+        }
+    }
+
+    /// Tells the owner. An owner that does not listen misses it; nothing waits for it.
+    fn notify(&mut self, notice: Notice) {
+        if self.notices.try_send(notice).is_err() {
+            tracing::debug!("a notice was not taken");
+        }
+    }
+
+    fn arm_timer(&mut self) {
+        let wanted = self.node.next_timeout();
+        if self.timer.as_ref().map(|(due, _)| *due) != wanted {
+            self.timer = wanted.map(|due| (due, Timer::at(self.clock.os_instant(due))));
+        }
+    }
+}

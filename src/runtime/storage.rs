@@ -1,0 +1,233 @@
+//! The storage threads: one writes, one reads.
+//!
+//! The writer drains its queue into one transaction, commits, and only then reports: waiting work shares a commit. The
+//! reader answers from the last committed state and never waits for the writer. Both report in batches; neither decides
+//! anything.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use async_std::channel::{self, Receiver as AsyncReceiver, Sender as AsyncSender};
+use futures::executor::block_on;
+
+use crate::{
+    limits::BATCH_COUNT_MAX,
+    node::effect::Ticket,
+    replica::{Done, Query, Rules, StoreCounts, Work, answer, batch::Committer, startup},
+    runtime::clock::wall_time,
+    store::{
+        Store as _, StoreError, WriteTxn as _,
+        lmdb::{Durability, LmdbStore},
+    },
+};
+
+/// Most work that waits for either thread. The node bounds what it has under way well below this.
+const QUEUE_COUNT_MAX: usize = 1 << 15;
+
+/// How often a store without synchronous commits is synchronised.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What became of work and queries, in the order in which they were carried out.
+pub(crate) type Completions = Vec<(Ticket, Result<Done, StoreError>)>;
+
+/// Both storage threads. Dropping it ends them after what is queued.
+#[derive(Debug)]
+pub(crate) struct Storage {
+    works: Option<SyncSender<(Ticket, Work)>>,
+    queries: Option<SyncSender<(Ticket, Query)>>,
+    completions: AsyncReceiver<Completions>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Storage {
+    /// Starts both threads on `store`.
+    pub(crate) fn start(store: LmdbStore, durability: Durability, actor_node: u64) -> io::Result<Storage> {
+        let (works, work_queue) = sync_channel(QUEUE_COUNT_MAX);
+        let (queries, query_queue) = sync_channel(QUEUE_COUNT_MAX);
+        let (report, completions) = channel::bounded(64);
+        let store = Arc::new(store);
+        let counts = Arc::new(Mutex::new(StoreCounts::default()));
+        let writer = Writer {
+            store: Arc::clone(&store),
+            committer: Committer::new(actor_node, Rules::sound()),
+            durability,
+            queue: work_queue,
+            report: report.clone(),
+            counts: Arc::clone(&counts),
+            is_dirty: false,
+            synchronised_at: Instant::now(),
+        };
+        let reader = Reader { store, queue: query_queue, report, counts };
+        let threads = vec![
+            thread::Builder::new().name("quorate-write".to_owned()).spawn(move || writer.run())?,
+            thread::Builder::new().name("quorate-read".to_owned()).spawn(move || reader.run())?,
+        ];
+        Ok(Storage { works: Some(works), queries: Some(queries), completions, threads })
+    }
+
+    /// Queues work. Refused when the queue is full.
+    pub(crate) fn store(&self, ticket: Ticket, work: Work) -> Result<(), StoreError> {
+        enqueue(self.works.as_ref(), (ticket, work))
+    }
+
+    /// Queues a query. Refused when the queue is full.
+    pub(crate) fn query(&self, ticket: Ticket, query: Query) -> Result<(), StoreError> {
+        enqueue(self.queries.as_ref(), (ticket, query))
+    }
+
+    /// Where results arrive.
+    pub(crate) fn completions(&self) -> AsyncReceiver<Completions> {
+        self.completions.clone()
+    }
+
+    /// Carries out what is queued, marks the stop as clean and ends the threads. Waits.
+    pub(crate) fn stop(mut self) {
+        self.works = None;
+        self.queries = None;
+        // Nobody listens any more: a closed channel frees a thread that waits to report.
+        self.completions.close();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has reported already, by its panic message.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Writer {
+    store: Arc<LmdbStore>,
+    committer: Committer,
+    durability: Durability,
+    queue: Receiver<(Ticket, Work)>,
+    report: AsyncSender<Completions>,
+    counts: Arc<Mutex<StoreCounts>>,
+    /// Something was committed since the last synchronisation.
+    is_dirty: bool,
+    synchronised_at: Instant,
+}
+
+impl Writer {
+    fn run(mut self) {
+        loop {
+            match self.queue.recv_timeout(SYNC_INTERVAL) {
+                Ok(first) => {
+                    let batch = drain(first, &self.queue);
+                    let completions = self.carry_out(&batch);
+                    // The loop that would listen is gone only when the node stops.
+                    let _ = block_on(self.report.send(completions));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if self.is_dirty && self.synchronised_at.elapsed() >= SYNC_INTERVAL {
+                self.synchronise();
+            }
+        }
+        self.end();
+    }
+
+    fn carry_out(&mut self, batch: &[(Ticket, Work)]) -> Completions {
+        let mut result = self.committer.run(&*self.store, batch, wall_time());
+        while let Err(StoreError::MapFull { .. }) = &result {
+            result = match self.store.grow() {
+                Ok(_) => self.committer.run(&*self.store, batch, wall_time()),
+                Err(error) => Err(error),
+            };
+        }
+        match result {
+            Ok(done) => {
+                self.is_dirty = true;
+                let mut counts = self.counts.lock().expect("no thread panics while it counts");
+                counts.commits += 1;
+                counts.works += batch.len() as u64;
+                done.into_iter().map(|(ticket, done)| (ticket, Ok(done))).collect()
+            }
+            Err(error) => batch.iter().map(|(ticket, _)| (*ticket, Err(error.clone()))).collect(),
+        }
+    }
+
+    fn synchronise(&mut self) {
+        self.is_dirty = false;
+        self.synchronised_at = Instant::now();
+        if self.durability == Durability::Periodic
+            && let Err(error) = self.store.sync()
+        {
+            tracing::error!(%error, "the store could not be synchronised");
+        }
+    }
+
+    /// The queue is closed and empty: nothing was sent that is not committed.
+    fn end(&mut self) {
+        let ended = self.store.write().and_then(|mut txn| {
+            startup::end(&mut txn)?;
+            txn.commit()
+        });
+        if let Err(error) = ended {
+            tracing::warn!(%error, "the stop could not be marked as clean; the next start takes fresh epochs");
+        }
+        self.synchronise();
+    }
+}
+
+struct Reader {
+    store: Arc<LmdbStore>,
+    queue: Receiver<(Ticket, Query)>,
+    report: AsyncSender<Completions>,
+    counts: Arc<Mutex<StoreCounts>>,
+}
+
+impl Reader {
+    fn run(self) {
+        while let Ok(first) = self.queue.recv() {
+            let batch = drain(first, &self.queue);
+            let completions = self.carry_out(&batch);
+            let _ = block_on(self.report.send(completions));
+        }
+    }
+
+    fn carry_out(&self, batch: &[(Ticket, Query)]) -> Completions {
+        let txn = match self.store.read() {
+            Ok(txn) => txn,
+            Err(error) => return batch.iter().map(|(ticket, _)| (*ticket, Err(error.clone()))).collect(),
+        };
+        let before = *self.counts.lock().expect("no thread panics while it counts");
+        let mut counts = before;
+        let now = wall_time();
+        let completions =
+            batch.iter().map(|(ticket, query)| (*ticket, answer(&txn, query, now, &mut counts))).collect();
+        let damaged = counts.damaged - before.damaged;
+        if damaged > 0 {
+            tracing::error!(damaged, "stored records do not match their checksums; they read as missing");
+            self.counts.lock().expect("no thread panics while it counts").damaged += damaged;
+        }
+        completions
+    }
+}
+
+/// What waits already, up to one batch.
+fn drain<T>(first: T, queue: &Receiver<T>) -> Vec<T> {
+    let mut batch = vec![first];
+    while batch.len() < BATCH_COUNT_MAX {
+        match queue.try_recv() {
+            Ok(next) => batch.push(next),
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+        }
+    }
+    batch
+}
+
+fn enqueue<T>(queue: Option<&SyncSender<T>>, item: T) -> Result<(), StoreError> {
+    let queue = queue.expect("the queue is open until stop, which takes the storage");
+    queue.try_send(item).map_err(|error| StoreError::Failed {
+        detail: match error {
+            TrySendError::Full(_) => format!("{QUEUE_COUNT_MAX} pieces of work are waiting for it"),
+            TrySendError::Disconnected(_) => "its thread has ended".to_owned(),
+        },
+    })
+}

@@ -1,0 +1,449 @@
+//! Between the swarm's words and the node's: events to inputs, effects to calls, and who waits for which answer.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    io,
+    time::{Duration, Instant},
+};
+
+use futures::{FutureExt as _, StreamExt as _, future::OptionFuture};
+use libp2p::{
+    Multiaddr, PeerId, Swarm,
+    identity::Keypair,
+    multiaddr::Protocol,
+    swarm::{
+        ConnectionId, DialError, SwarmEvent,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
+use quorate_behaviours::{mdns, membership_gossip, quorum_rpc, quorum_rpc::Lane};
+
+use crate::{
+    ident::{Name, NodeId},
+    limits::{ADDRESS_COUNT_MAX, ADDRESS_LIMIT_BYTES},
+    membership::change::Change,
+    node::{
+        SendFailure,
+        effect::{ClientId, InboundId, News, OutboundId, SeedIndex},
+    },
+    runtime::{
+        LISTEN_TIMEOUT, Notice, StartError,
+        behaviour::{Behaviour, BehaviourEvent, NODE_AGENT, NetworkConfig, build_swarm},
+        identity::{node_id, peer_id},
+    },
+    wire::{
+        self,
+        client::{ClientRequest, ClientResponse},
+        quorum::{Request, Response},
+    },
+};
+
+/// Most peers of other clusters that are remembered, so as not to be dialled whenever they are seen.
+const STRANGERS_MAX: usize = 4_096;
+
+/// How long to wait for more addresses once the first one is known: they come one by one.
+const MORE_ADDRESSES: Duration = Duration::from_millis(50);
+
+/// What the network brings the node.
+#[derive(Debug)]
+pub(crate) enum NetworkInput {
+    News(News),
+    Request { from: NodeId, inbound: InboundId, request: Request },
+    Response { outbound: OutboundId, result: Result<Response, SendFailure> },
+    ClientRequest { client: ClientId, request: ClientRequest },
+    Notice(Notice),
+    Nothing,
+}
+
+/// The swarm, and the tables that translate.
+pub(crate) struct Translator {
+    swarm: Swarm<Behaviour>,
+    me: PeerId,
+    cluster: Name,
+    seeds: Vec<Multiaddr>,
+    /// Seeds being dialled, and what was last said of each.
+    seed_dials: HashMap<ConnectionId, SeedIndex>,
+    seed_complaints: HashMap<SeedIndex, String>,
+    listening: Vec<Multiaddr>,
+    /// What happened before the node was there to be told.
+    early: VecDeque<SwarmEvent<BehaviourEvent>>,
+    strangers: HashSet<PeerId>,
+    outbound: HashMap<quorum_rpc::RequestId, OutboundId>,
+    inbound: HashMap<InboundId, quorum_rpc::InboundId>,
+    clients: HashMap<ClientId, quorum_rpc::InboundId>,
+    next_number: u64,
+}
+
+impl Translator {
+    pub(crate) fn new(keypair: &Keypair, config: &NetworkConfig, seeds: Vec<Multiaddr>) -> io::Result<Translator> {
+        Ok(Translator {
+            swarm: build_swarm(keypair, config)?,
+            me: keypair.public().to_peer_id(),
+            cluster: config.cluster.clone(),
+            seeds,
+            seed_dials: HashMap::new(),
+            seed_complaints: HashMap::new(),
+            listening: Vec::new(),
+            early: VecDeque::new(),
+            strangers: HashSet::new(),
+            outbound: HashMap::new(),
+            inbound: HashMap::new(),
+            clients: HashMap::new(),
+            next_number: 0,
+        })
+    }
+
+    /// Listens at `addresses`, those with port 0 at one of `last_ports` if it is free, and waits for the first addresses
+    /// to be known.
+    pub(crate) async fn listen(&mut self, addresses: &[Multiaddr], last_ports: &[u16]) -> Result<(), StartError> {
+        for address in addresses {
+            let again = last_ports.iter().filter_map(|port| with_tcp_port(address, *port)).collect::<Vec<_>>();
+            let is_bound = again.into_iter().any(|again| self.swarm.listen_on(again).is_ok());
+            if !is_bound {
+                self.swarm.listen_on(address.clone()).map_err(|error| StartError::Listen {
+                    address: address.clone(),
+                    detail: causes(&error),
+                })?;
+            }
+        }
+        let deadline = Instant::now() + LISTEN_TIMEOUT;
+        let mut patience = LISTEN_TIMEOUT;
+        while !addresses.is_empty() && Instant::now() < deadline {
+            match async_std::future::timeout(patience, self.swarm.select_next_some()).await {
+                Ok(SwarmEvent::NewListenAddr { address, .. }) => {
+                    self.listening.push(address);
+                    patience = MORE_ADDRESSES;
+                }
+                Ok(SwarmEvent::ListenerClosed { reason: Err(error), .. }) => {
+                    let address = addresses[0].clone();
+                    return Err(StartError::Listen { address, detail: error.to_string() });
+                }
+                // A peer that knew this node may be back already.
+                Ok(event) => self.early.push_back(event),
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Where this node can be reached, each with its own `/p2p/`.
+    pub(crate) fn addresses(&self) -> Vec<Multiaddr> {
+        self.listening.iter().map(|address| address.clone().with(Protocol::P2p(self.me))).collect()
+    }
+
+    /// What this node tells of where it is: no loopback addresses, unless there are no others.
+    pub(crate) fn profile_addresses(&self) -> Vec<String> {
+        let (loopback, other): (Vec<_>, Vec<_>) = self.listening.iter().partition(|address| is_loopback(address));
+        let told = if other.is_empty() { loopback } else { other };
+        let texts = told.into_iter().map(Multiaddr::to_string).filter(|text| text.len() <= ADDRESS_LIMIT_BYTES);
+        let mut texts: Vec<String> = texts.take(ADDRESS_COUNT_MAX).collect();
+        texts.sort();
+        texts.dedup();
+        texts
+    }
+
+    /// The next thing the network brings.
+    pub(crate) async fn next(&mut self) -> NetworkInput {
+        let event = match self.early.pop_front() {
+            Some(event) => event,
+            None => self.swarm.select_next_some().await,
+        };
+        self.translate(event)
+    }
+
+    /// Sends one request to several peers, encoded once. Returns those that were refused.
+    pub(crate) fn send(&mut self, to: &[(NodeId, OutboundId)], request: &Request, due: Instant) -> Vec<OutboundId> {
+        let quorum = &mut self.swarm.behaviour_mut().quorum;
+        let encoded = match quorum.encode(request) {
+            Ok(encoded) => encoded,
+            Err(error) => {
+                tracing::warn!(%error, "a request could not be sent");
+                return to.iter().map(|(_, outbound)| *outbound).collect();
+            }
+        };
+        let mut refused = Vec::new();
+        for (node, outbound) in to {
+            let sent = peer_id(node).and_then(|peer| quorum.send(peer, lane_of(request), encoded.clone(), due).ok());
+            match sent {
+                Some(id) => drop(self.outbound.insert(id, *outbound)),
+                None => refused.push(*outbound),
+            }
+        }
+        refused
+    }
+
+    pub(crate) fn respond(&mut self, inbound: InboundId, response: Response) {
+        if let Some(id) = self.inbound.remove(&inbound)
+            && let Err(error) = self.swarm.behaviour_mut().quorum.respond(id, response)
+        {
+            tracing::debug!(%error, "an answer was not sent");
+        }
+    }
+
+    pub(crate) fn reply(&mut self, client: ClientId, response: ClientResponse) {
+        if let Some(id) = self.clients.remove(&client)
+            && let Err(error) = self.swarm.behaviour_mut().clients.respond(id, response)
+        {
+            tracing::debug!(%error, "an answer was not sent");
+        }
+    }
+
+    pub(crate) fn publish(&mut self, change: &Change) {
+        if let Err(error) = self.swarm.behaviour_mut().gossip.announce(change) {
+            tracing::debug!(%error, "a membership change was not announced; it will be pulled");
+        }
+    }
+
+    /// Dials a node. Returns whether a dial is under way.
+    pub(crate) fn dial(&mut self, node: &NodeId, addresses: &[String]) -> bool {
+        let Some(peer) = peer_id(node).filter(|peer| !self.strangers.contains(peer)) else { return false };
+        let addresses = addresses.iter().filter_map(|text| text.parse().ok()).collect();
+        let options = DialOpts::peer_id(peer)
+            .addresses(addresses)
+            .condition(PeerCondition::DisconnectedAndNotDialing)
+            .extend_addresses_through_behaviour()
+            .build();
+        match self.swarm.dial(options) {
+            Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => true,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "a member could not be dialled");
+                false
+            }
+        }
+    }
+
+    /// Dials an address given at start. Returns what to tell people, if that failed at once in a new way.
+    pub(crate) fn dial_seed(&mut self, seed: SeedIndex) -> Option<Notice> {
+        let address = self.seeds.get(seed.0)?.clone();
+        if self.seed_dials.values().any(|dialled| *dialled == seed) {
+            return None;
+        }
+        let options = match peer_of(&address) {
+            Some(peer) => DialOpts::peer_id(peer)
+                .addresses(vec![address])
+                .condition(PeerCondition::DisconnectedAndNotDialing)
+                .build(),
+            None => DialOpts::unknown_peer_id().address(address).build(),
+        };
+        let connection = options.connection_id();
+        match self.swarm.dial(options) {
+            Ok(()) => {
+                self.seed_dials.insert(connection, seed);
+                None
+            }
+            Err(DialError::DialPeerConditionFalse(_) | DialError::LocalPeerId { .. }) => None,
+            Err(error) => self.complain(seed, &causes(&error)),
+        }
+    }
+
+    /// Tells the local network that this node goes.
+    pub(crate) async fn say_goodbye(&mut self) {
+        let farewell = self.swarm.behaviour_mut().mdns.as_mut().map(mdns::Behaviour::farewell);
+        OptionFuture::from(farewell).await;
+        // What has been answered is still on its way out of the streams.
+        let flushed = async {
+            loop {
+                self.swarm.select_next_some().await;
+            }
+        };
+        let _: Result<(), _> = async_std::future::timeout(MORE_ADDRESSES, flushed.fuse()).await;
+    }
+
+    pub(crate) fn next_client_id(&mut self) -> ClientId {
+        ClientId(self.number())
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    fn translate(&mut self, event: SwarmEvent<BehaviourEvent>) -> NetworkInput {
+        match event {
+            SwarmEvent::Behaviour(event) => self.translate_behaviour(event),
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, num_established, .. } => {
+                let seed = self.seed_dials.remove(&connection_id);
+                match node_id(&peer_id) {
+                    Some(node) if num_established.get() == 1 || seed.is_some() => {
+                        NetworkInput::News(News::Connected { node, seed })
+                    }
+                    Some(_) | None => NetworkInput::Nothing,
+                }
+            }
+            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => match node_id(&peer_id) {
+                Some(node) => NetworkInput::News(News::Lost(node)),
+                None => NetworkInput::Nothing,
+            },
+            SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error, .. } => {
+                if let Some(seed) = self.seed_dials.remove(&connection_id) {
+                    let notice = self.complain(seed, &causes(&error));
+                    return notice.map_or(NetworkInput::Nothing, NetworkInput::Notice);
+                }
+                tracing::debug!(?peer_id, %error, "a dial failed");
+                match peer_id.as_ref().and_then(node_id) {
+                    Some(node) => NetworkInput::News(News::DialFailed(node)),
+                    None => NetworkInput::Nothing,
+                }
+            }
+            SwarmEvent::NewListenAddr { address, .. } => {
+                self.listening.push(address.clone());
+                NetworkInput::News(News::Listening(self.profile_addresses()))
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                self.listening.retain(|known| *known != address);
+                NetworkInput::News(News::Listening(self.profile_addresses()))
+            }
+            SwarmEvent::ListenerError { error, .. } => {
+                NetworkInput::Notice(Notice::Warning(format!("a listener had a problem: {error}")))
+            }
+            _ => NetworkInput::Nothing,
+        }
+    }
+
+    fn translate_behaviour(&mut self, event: BehaviourEvent) -> NetworkInput {
+        match event {
+            BehaviourEvent::Quorum(event) => self.translate_quorum(event),
+            BehaviourEvent::Clients(quorum_rpc::Event::Request { inbound, request, .. }) => {
+                let client = self.next_client_id();
+                self.clients.insert(client, inbound);
+                NetworkInput::ClientRequest { client, request }
+            }
+            BehaviourEvent::Clients(quorum_rpc::Event::Misbehaved { peer, error }) => {
+                tracing::warn!(%peer, %error, "a client sent what is no request");
+                NetworkInput::Nothing
+            }
+            BehaviourEvent::Gossip(membership_gossip::Event::Announced { message, .. }) => {
+                NetworkInput::News(News::Announced(message))
+            }
+            BehaviourEvent::Gossip(membership_gossip::Event::Identified {
+                peer, protocol_version, agent_version, ..
+            }) => self.on_identified(peer, &protocol_version, &agent_version),
+            BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => self.on_discovered(found),
+            _ => NetworkInput::Nothing,
+        }
+    }
+
+    fn translate_quorum(&mut self, event: quorum_rpc::Event<Request, Response>) -> NetworkInput {
+        match event {
+            quorum_rpc::Event::Request { peer, inbound, request } => {
+                let Some(from) = node_id(&peer) else { return NetworkInput::Nothing };
+                let name = InboundId(self.number());
+                self.inbound.insert(name, inbound);
+                NetworkInput::Request { from, inbound: name, request }
+            }
+            quorum_rpc::Event::Response { request, response, .. } => match self.outbound.remove(&request) {
+                Some(outbound) => NetworkInput::Response { outbound, result: Ok(response) },
+                None => NetworkInput::Nothing,
+            },
+            quorum_rpc::Event::Failed { request, error, .. } => match self.outbound.remove(&request) {
+                Some(outbound) => {
+                    let failure = if error.may_have_arrived() { SendFailure::Unknown } else { SendFailure::NotSent };
+                    NetworkInput::Response { outbound, result: Err(failure) }
+                }
+                None => NetworkInput::Nothing,
+            },
+            quorum_rpc::Event::Misbehaved { peer, error } => {
+                tracing::warn!(%peer, %error, "a peer sent what is no request");
+                NetworkInput::Nothing
+            }
+        }
+    }
+
+    /// A peer told who it is. Those of other clusters get no further.
+    fn on_identified(&mut self, peer: PeerId, protocol_version: &str, agent_version: &str) -> NetworkInput {
+        let theirs = wire::identified_cluster(protocol_version);
+        if theirs.as_ref() == Some(&self.cluster) {
+            let is_node = agent_version.split('/').next() == NODE_AGENT.split('/').next();
+            return match node_id(&peer) {
+                Some(node) if is_node => NetworkInput::News(News::Identified(node)),
+                Some(_) | None => NetworkInput::Nothing,
+            };
+        }
+        if self.strangers.len() < STRANGERS_MAX {
+            self.strangers.insert(peer);
+        }
+        // Fails only if the peer has gone already.
+        let _ = self.swarm.disconnect_peer_id(peer);
+        let complaint = match theirs {
+            Some(theirs) => format!(
+                "{peer} belongs to cluster \"{theirs}\", this node to \"{}\"; start it with --cluster {theirs} to join \
+                 that one",
+                self.cluster
+            ),
+            None => format!("{peer} is a libp2p peer ({agent_version}), but not of Quorate"),
+        };
+        let is_seed = self.seeds.iter().any(|seed| peer_of(seed).is_none_or(|named| named == peer));
+        if is_seed { NetworkInput::Notice(Notice::Warning(complaint)) } else { NetworkInput::Nothing }
+    }
+
+    fn on_discovered(&mut self, found: Vec<(PeerId, Multiaddr)>) -> NetworkInput {
+        let mut by_peer: BTreeMap<PeerId, Vec<String>> = BTreeMap::new();
+        for (peer, address) in found {
+            by_peer.entry(peer).or_default().push(address.to_string());
+        }
+        let known = by_peer.into_iter().filter(|(peer, _)| !self.strangers.contains(peer));
+        let nodes = known.filter_map(|(peer, addresses)| Some((node_id(&peer)?, addresses))).collect();
+        NetworkInput::News(News::Discovered(nodes))
+    }
+
+    /// What to tell people of a seed that cannot be reached, unless it is what they were told last.
+    fn complain(&mut self, seed: SeedIndex, cause: &str) -> Option<Notice> {
+        let before = self.seed_complaints.insert(seed, cause.to_owned());
+        let is_new = before.as_deref() != Some(cause);
+        let address = self.seeds.get(seed.0)?;
+        is_new.then(|| Notice::Warning(format!("cannot join through {address}: {cause}; will keep trying")))
+    }
+}
+
+/// Which lane a request travels in: those that wait for a disk must not delay those that do not.
+fn lane_of(request: &Request) -> Lane {
+    match request {
+        Request::Read { .. } => Lane::Read,
+        Request::Forward(request) if !request.is_write() => Lane::Read,
+        Request::Forward(_) | Request::Merge { .. } | Request::Reconcile(_) => Lane::Write,
+    }
+}
+
+/// The TCP port of an address.
+pub(crate) fn tcp_port(address: &Multiaddr) -> Option<u16> {
+    address.iter().find_map(|part| match part {
+        Protocol::Tcp(port) => Some(port),
+        _ => None,
+    })
+}
+
+/// The same address with this port, if it asks for any port.
+fn with_tcp_port(address: &Multiaddr, port: u16) -> Option<Multiaddr> {
+    (tcp_port(address) == Some(0)).then(|| {
+        address.iter().map(|part| if matches!(part, Protocol::Tcp(_)) { Protocol::Tcp(port) } else { part }).collect()
+    })
+}
+
+fn peer_of(address: &Multiaddr) -> Option<PeerId> {
+    match address.iter().last() {
+        Some(Protocol::P2p(peer)) => Some(peer),
+        _ => None,
+    }
+}
+
+fn is_loopback(address: &Multiaddr) -> bool {
+    match address.iter().next() {
+        Some(Protocol::Ip4(ip)) => ip.is_loopback(),
+        Some(Protocol::Ip6(ip)) => ip.is_loopback(),
+        _ => false,
+    }
+}
+
+/// An error and all that lies beneath it, in one line.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(deeper) = cause {
+        let deeper_text = deeper.to_string();
+        if !text.contains(&deeper_text) {
+            text = format!("{text}: {deeper_text}");
+        }
+        cause = deeper.source();
+    }
+    text
+}

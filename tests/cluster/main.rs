@@ -1,0 +1,7 @@
+//! Real nodes in one process: real sockets on loopback, real LMDB, no clock but the real one.
+//!
+//! Few, slow, essential. Waits are for events with a deadline, never for time to pass.
+
+mod harness;
+mod quorums;
+
