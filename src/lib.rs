@@ -22,3 +22,5 @@ pub mod node;
 pub mod runtime;
 #[cfg(feature = "node")]
 pub mod client;
+#[cfg(feature = "node")]
+pub mod cli;

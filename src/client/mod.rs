@@ -32,6 +32,7 @@ mod swarm;
 mod task;
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -174,6 +175,11 @@ impl Client {
     /// as long as no cluster has been founded.
     pub fn view(&self) -> Arc<View> {
         self.shared.read_directory().view.clone()
+    }
+
+    /// The nodes that a request can be sent to at once.
+    pub fn connected(&self) -> Arc<BTreeSet<NodeId>> {
+        self.shared.read_directory().connected.clone()
     }
 
     /// All changes of the membership, as the home node knows them; verified, in canonical order.

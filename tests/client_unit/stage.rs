@@ -22,7 +22,7 @@ use quorate::{
     client::ClientConfig,
     ident::{Name, NodeId},
     membership::{
-        change::{Change, ChangeKind, Parameters, Profile},
+        change::{Change, ChangeKind, Parameters, Profile, Summary},
         history::History,
     },
     ring::token::PartitionCount,
@@ -91,8 +91,17 @@ impl Extra {
         identity::node_id(&self.keypair.public().to_peer_id()).unwrap()
     }
 
-    /// Plays: histories from `history`, everything else by `script`.
+    /// Plays: histories from `history`, two changes at a time, everything else by `script`.
     pub(crate) fn play(self, history: History, script: Script) -> Node {
+        self.play_histories(move |summary| history.since(summary, 2), script)
+    }
+
+    /// Plays: to whoever asks for histories it tells all of `changes`.
+    pub(crate) fn play_changes(self, changes: Vec<Change>, script: Script) -> Node {
+        self.play_histories(move |_| changes.clone(), script)
+    }
+
+    fn play_histories(self, tell: impl Fn(&Summary) -> Vec<Change> + Send + 'static, script: Script) -> Node {
         let (id, address, asked) = (self.id(), self.address.clone(), Arc::<Mutex<Vec<ClientRequest>>>::default());
         let (stop, stopped) = oneshot::channel::<()>();
         let (mut swarm, seen) = (self.swarm, asked.clone());
@@ -103,14 +112,13 @@ impl Extra {
                     event = swarm.select_next_some() => event,
                     _ = stopped => break,
                 };
-                let SwarmEvent::Behaviour(BehaviourEvent::Rpc(quorum_rpc::Event::Request {
-                    inbound, request, ..
-                })) = event
+                let SwarmEvent::Behaviour(BehaviourEvent::Rpc(quorum_rpc::Event::Request { inbound, request, .. })) =
+                    event
                 else {
                     continue;
                 };
                 let answer = match &request {
-                    ClientRequest::History(summary) => Some(ClientResponse::History(history.since(summary, 2))),
+                    ClientRequest::History(summary) => Some(ClientResponse::History(tell(summary))),
                     other => {
                         seen.lock().unwrap().push(other.clone());
                         script(other)
