@@ -1,5 +1,7 @@
 //! Membership gossip between swarms on the memory transport.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail it")]
+
 use std::{future::poll_fn, task::Poll, time::Duration};
 
 use futures::StreamExt;
