@@ -73,7 +73,7 @@ impl Dialling {
     pub(super) fn heard(&mut self, peer: PeerId, address: Multiaddr) {
         let target = Target::Learned(peer);
         if !self.targets.contains_key(&target) {
-            if self.heard_count >= HEARD_COUNT_MAX {
+            if self.heard_count >= HEARD_COUNT_MAX && !self.forget_a_stranger() {
                 return;
             }
             self.heard_count += 1;
@@ -141,7 +141,9 @@ impl Dialling {
     pub(super) fn identified(&mut self, peer: PeerId, finding: &Finding) {
         for state in self.targets.values_mut().filter(|state| state.peer == Some(peer)) {
             state.finding = Some(finding.clone());
-            state.failure_count = 0;
+            if *finding == Finding::Ours {
+                state.failure_count = 0;
+            }
         }
     }
 
@@ -181,15 +183,26 @@ impl Dialling {
     /// What was tried and what came of it, in one line.
     pub(super) fn to_detail(&self, waited: Option<Duration>) -> String {
         let unhappy = |state: &&State| state.finding != Some(Finding::Ours);
-        let mut lines: Vec<String> =
-            self.targets.values().filter(unhappy).map(|state| state.describe(waited)).collect();
-        let more = lines.len().saturating_sub(DETAIL_COUNT_MAX);
-        lines.truncate(DETAIL_COUNT_MAX);
+        let mut unhappy = self.targets.values().filter(unhappy);
+        let lines: Vec<String> = unhappy.by_ref().take(DETAIL_COUNT_MAX).map(|state| state.describe(waited)).collect();
+        let more = unhappy.count();
         match (lines.is_empty(), more) {
             (true, _) => "nobody announces itself on this network; name a node by its address".to_owned(),
             (false, 0) => lines.join("; "),
             (false, more) => format!("{}; and {more} more", lines.join("; ")),
         }
+    }
+
+    /// Makes room for a peer newly heard; `false` when all that are known may be nodes.
+    fn forget_a_stranger(&mut self) -> bool {
+        let is_stranger = |(target, state): (&Target, &State)| {
+            let is_foreign = matches!(state.finding, Some(Finding::OtherCluster(_) | Finding::NotQuorate(_)));
+            (matches!(target, Target::Learned(_)) && is_foreign && !state.is_pending).then_some(*target)
+        };
+        let Some(stranger) = self.targets.iter().find_map(is_stranger) else { return false };
+        self.targets.remove(&stranger);
+        self.heard_count -= 1;
+        true
     }
 
     fn given(&self) -> impl Iterator<Item = (&Target, &State)> {

@@ -113,6 +113,8 @@ struct Shared {
     directory: RwLock<Directory>,
     retry_budget: Mutex<RetryBudget>,
     in_flight: AtomicUsize,
+    /// Nodes that kept an operation waiting and have not answered since; asked last.
+    suspects: Mutex<BTreeSet<NodeId>>,
     /// An operation has begun since the view was last refreshed.
     is_used: AtomicBool,
     /// A failure suggests that the view is old.
@@ -150,6 +152,7 @@ impl Client {
             directory: Directory::new(config.cluster.clone()),
             retry_budget: Mutex::new(RetryBudget::new()),
             in_flight: AtomicUsize::new(0),
+            suspects: Mutex::default(),
             is_used: AtomicBool::new(false),
             wants_refresh: AtomicBool::new(false),
         });
@@ -305,6 +308,11 @@ impl Shared {
     fn retry_budget(&self) -> MutexGuard<'_, RetryBudget> {
         // A number that is a little off harms nobody.
         self.retry_budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn suspects(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
+        // Every change is one insertion or removal.
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn want_refresh(&self) {

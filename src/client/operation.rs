@@ -86,6 +86,9 @@ impl<'a> Operation<'a> {
                 next_at = None;
                 match self.choose(is_free) {
                     Some(node) if is_free || self.may_retry() => {
+                        if !is_free {
+                            self.suspect_last();
+                        }
                         attempts.push(self.attempt(node));
                         next_at = self.hedge_at.filter(|at| now < *at);
                     }
@@ -123,7 +126,9 @@ impl<'a> Operation<'a> {
         let directory = self.shared.read_directory();
         let (connected, view) = (directory.connected.clone(), directory.view.clone());
         drop(directory);
-        let node = routing::choose(&self.route, &self.asked, &connected, view.ring.as_deref())?;
+        let mut failed: Vec<NodeId> = self.shared.suspects().iter().copied().collect();
+        failed.extend(&self.asked);
+        let node = routing::choose(&self.route, &failed, &connected, view.ring.as_deref())?;
         (is_free || !self.asked.contains(&node)).then_some(node)
     }
 
@@ -166,6 +171,7 @@ impl<'a> Operation<'a> {
             }
             Err(AskError::Unknown(detail)) => {
                 debug!(detail, "outcome unknown");
+                self.suspect_last();
                 self.is_unknown |= is_write;
                 ClientError::TimedOut { maybe_stored: is_write }
             }
@@ -173,6 +179,13 @@ impl<'a> Operation<'a> {
         self.shared.want_refresh();
         self.last = Some(error);
         Verdict::Retry
+    }
+
+    /// Who was asked last has kept us waiting.
+    fn suspect_last(&self) {
+        if let Some(node) = self.asked.last() {
+            self.shared.suspects().insert(*node);
+        }
     }
 
     fn may_retry(&mut self) -> bool {
@@ -184,6 +197,9 @@ impl<'a> Operation<'a> {
     fn out_of_time(&mut self, is_under_way: bool) -> ClientError {
         let is_write = self.request.is_write();
         self.is_unknown |= is_write && is_under_way;
+        if is_under_way {
+            self.suspect_last();
+        }
         let error = match self.last.take() {
             _ if is_under_way => ClientError::TimedOut { maybe_stored: is_write },
             Some(error) => error,

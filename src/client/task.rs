@@ -18,7 +18,7 @@ use futures::{
 };
 use libp2p::{
     Multiaddr, PeerId, Swarm, identify,
-    swarm::{SwarmEvent, dial_opts::DialOpts},
+    swarm::{StreamUpgradeError, SwarmEvent, dial_opts::DialOpts},
 };
 use quorate_behaviours::{
     mdns,
@@ -94,6 +94,8 @@ pub(super) struct Task {
     waiting: BTreeMap<RequestId, Waiting>,
     history: History,
     refresh: Refresh,
+    /// Suspects that have been asked for a word.
+    probing: BTreeSet<NodeId>,
     starting: Option<Starting>,
 }
 
@@ -107,8 +109,17 @@ pub(super) struct Starting {
 }
 
 enum Waiting {
-    Ask { node: NodeId, reply: oneshot::Sender<Answer> },
-    History { node: NodeId },
+    Ask {
+        node: NodeId,
+        reply: oneshot::Sender<Answer>,
+    },
+    History {
+        node: NodeId,
+    },
+    /// Whether a node answers at all.
+    Probe {
+        node: NodeId,
+    },
 }
 
 /// When and with whom the history is compared.
@@ -142,6 +153,7 @@ impl Task {
             waiting: BTreeMap::new(),
             history: History::new(config.cluster.clone()),
             refresh: Refresh { next: now, last: now, in_flight: false, is_dirty: false, turn: 0 },
+            probing: BTreeSet::new(),
             starting: Some(starting),
         }
     }
@@ -157,7 +169,10 @@ impl Task {
                     None => break,
                 },
                 event = self.swarm.select_next_some() => self.on_event(event),
-                _ = ticks.select_next_some() => self.dial_due(),
+                _ = ticks.select_next_some() => {
+                    self.dial_due();
+                    self.probe_suspects();
+                }
             }
             self.refresh_if_due();
             if self.gives_up() {
@@ -231,6 +246,9 @@ impl Task {
         };
         match self.waiting.remove(&request) {
             Some(Waiting::Ask { node, reply }) => {
+                if outcome.is_ok() {
+                    self.shared.suspects().remove(&node);
+                }
                 let answer = outcome.map_err(to_ask_error);
                 debug!(?node, failure = ?answer.as_ref().err(), "answered");
                 // Whoever asked may have had its answer from another node.
@@ -243,16 +261,20 @@ impl Task {
                     Ok(_) | Err(_) => self.end_refresh(None),
                 }
             }
+            Some(Waiting::Probe { node }) => self.end_probe(node, outcome.err().as_ref()),
             None => {}
         }
     }
 
     fn on_identify(&mut self, event: identify::Event) {
         let (peer, finding) = match event {
-            identify::Event::Received { peer_id, info, .. } => (peer_id, self.judge(&info)),
-            identify::Event::Error { peer_id, error, .. } => {
-                (peer_id, Finding::NotQuorate(format!("it does not say what it is: {error}")))
+            identify::Event::Received { peer_id, info, .. } if identity::node_id(&peer_id).is_some() => {
+                (peer_id, self.judge(&info))
             }
+            identify::Event::Received { peer_id, .. } => {
+                (peer_id, Finding::NotQuorate("its key is not an Ed25519 key".into()))
+            }
+            identify::Event::Error { peer_id, error, .. } => (peer_id, to_finding(&error)),
             identify::Event::Sent { .. } | identify::Event::Pushed { .. } => return,
         };
         let node = identity::node_id(&peer).filter(|_| finding == Finding::Ours);
@@ -267,7 +289,9 @@ impl Task {
                 self.connected.insert(node, peer);
             }
             // An error only says that it is already gone.
-            None => drop(self.swarm.disconnect_peer_id(peer)),
+            None => {
+                let _ = self.swarm.disconnect_peer_id(peer);
+            }
         }
         self.publish_connected();
     }
@@ -288,6 +312,41 @@ impl Task {
                 Ok(()) => self.dialling.began(target, connection),
                 Err(error) => self.dialling.failed(target, error.to_string(), Instant::now()),
             }
+        }
+    }
+
+    /// Asks those that kept somebody waiting for a word. Who does not even answer that is disconnected, for a connection
+    /// to a host that has gone silent would stand for many minutes; it is dialled again like anybody.
+    fn probe_suspects(&mut self) {
+        let suspects = self.shared.suspects().clone();
+        for node in suspects {
+            if self.probing.contains(&node) {
+                continue;
+            }
+            let request = ClientRequest::History(self.history.summary());
+            match self.send(node, &request, Instant::now() + PROBE_TIMEOUT) {
+                Ok(id) => {
+                    self.probing.insert(node);
+                    self.waiting.insert(id, Waiting::Probe { node });
+                }
+                Err(_) => {
+                    self.shared.suspects().remove(&node);
+                }
+            }
+        }
+    }
+
+    fn end_probe(&mut self, node: NodeId, failure: Option<&SendFailure>) {
+        self.probing.remove(&node);
+        let is_suspect = self.shared.suspects().remove(&node);
+        // Any other failure is known to the connection itself, or is ours: a probe that never left proves nothing.
+        if is_suspect
+            && let Some(SendFailure::TimedOut) = failure
+            && let Some(peer) = self.connected.get(&node)
+        {
+            debug!(?node, "silent node disconnected");
+            // An error only says that it is already gone.
+            let _ = self.swarm.disconnect_peer_id(*peer);
         }
     }
 
@@ -424,6 +483,17 @@ impl Shared {
     }
 }
 
+fn to_finding(error: &StreamUpgradeError<identify::UpgradeError>) -> Finding {
+    let detail = format!("it does not say what it is: {error}");
+    match error {
+        StreamUpgradeError::NegotiationFailed => Finding::NotQuorate(detail),
+        // The connection may have broken; the next one may hold.
+        StreamUpgradeError::Timeout | StreamUpgradeError::Apply(_) | StreamUpgradeError::Io(_) => {
+            Finding::Failed(detail)
+        }
+    }
+}
+
 fn to_ask_error(failure: SendFailure) -> AskError {
     match failure {
         SendFailure::Overloaded => AskError::Overloaded(failure.to_string()),
@@ -444,6 +514,9 @@ const FAILED_PAUSE: Duration = Duration::from_millis(500);
 const USED_PAUSE: Duration = Duration::from_secs(2);
 /// ... and while it is not.
 const IDLE_PAUSE: Duration = Duration::from_secs(30);
+
+/// How long a node that kept somebody waiting may take to show that it lives.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a node may take to tell what its history has.
 const HISTORY_TIMEOUT: Duration = Duration::from_secs(3);

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use libp2p::Multiaddr;
+use libp2p::{Multiaddr, pnet::PreSharedKey};
 use quorate::{
     client::{Client, ClientConfig, ClientError},
     ident::Name,
@@ -87,6 +87,22 @@ fn a_node_of_another_cluster_is_refused_and_both_names_are_told() {
             ClientError::OtherCluster { address: node.address.clone(), theirs: name("elsewhere"), ours: name("stage") };
         assert_eq!(error, expected);
         assert!(error.to_string().contains("\"elsewhere\", not to \"stage\""), "{error}");
+    });
+}
+
+#[test]
+fn a_closed_cluster_is_reached_with_its_key_only() {
+    play(async {
+        let extra = Extra::listen_under(Some(PreSharedKey::new([7; 32])), "stage").await;
+        let history = history_of(std::slice::from_ref(&extra));
+        let node = extra.play(history, Arc::new(|_| None));
+        let with = |swarm_key| ClientConfig { swarm_key, ..config(vec![node.address.clone()]) };
+        for wrong in [None, Some(PreSharedKey::new([8; 32]))] {
+            let detail = unreachable_detail(Client::connect(with(wrong)).await);
+            assert!(detail.contains("swarm key"), "{detail}");
+        }
+        let client = Client::connect(with(Some(PreSharedKey::new([7; 32])))).await.unwrap();
+        assert_eq!(client.home(), node.id);
     });
 }
 

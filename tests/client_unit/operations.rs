@@ -17,7 +17,7 @@ use quorate::{
     },
     client::{Client, ClientConfig, ClientError, OPERATIONS_IN_FLIGHT_MAX, Write},
     ident::{Key, Name, NodeId, OpId, Value},
-    membership::history::History,
+    membership::{history::History, view::View},
     wire::client::{
         ClientRequest, ClientResponse, Consistency, Cursor, Failure, Found, Keys, Put, ReadFrom, Scan, Stored,
     },
@@ -59,15 +59,17 @@ fn always(answer: fn() -> Option<ClientResponse>) -> Script {
     Arc::new(move |_| answer())
 }
 
+/// Where `extra` stands in the order in which nodes should serve the key `cart`.
+fn place(extra: &Extra, history: &History) -> usize {
+    let ring = View::fold(history).ring.unwrap();
+    let ranking = ring.ranking(ring.partition_of(&key("cart")));
+    ranking.iter().position(|node| *node == extra.id()).unwrap()
+}
+
 /// A client connected to all of three nodes; the nodes are in the order in which they should serve the key `cart`.
 async fn three(scripts: [Script; 3], change: impl FnOnce(&mut ClientConfig)) -> (Client, Vec<Node>) {
-    let (extras, history) = cluster_of(3).await;
-    let view = quorate::membership::view::View::fold(&history);
-    let ring = view.ring.unwrap();
-    let ranking = ring.ranking(ring.partition_of(&key("cart")));
-    let place = |extra: &Extra| ranking.iter().position(|node| *node == extra.id()).unwrap();
-    let mut extras: Vec<Extra> = extras;
-    extras.sort_by_key(place);
+    let (mut extras, history) = cluster_of(3).await;
+    extras.sort_by_key(|extra| place(extra, &history));
     let play_one = |(extra, script): (Extra, Script)| extra.play(history.clone(), script);
     let nodes: Vec<Node> = extras.into_iter().zip(scripts).map(play_one).collect();
     // Only the last is given; the others are found by the addresses in their profiles.
@@ -185,6 +187,26 @@ fn beside_a_silent_node_another_is_asked_at_half_time() {
         put(&client).await.unwrap();
         assert!((Duration::from_secs(1)..Duration::from_secs(2)).contains(&began.elapsed()), "{:?}", began.elapsed());
         assert_eq!(counts(&nodes), [1, 1, 0]);
+    });
+}
+
+#[test]
+fn a_silent_node_slows_down_one_operation_only_and_is_then_disconnected() {
+    play(async {
+        let (mut extras, history) = cluster_of(3).await;
+        extras.sort_by_key(|extra| place(extra, &history));
+        let mute = extras.remove(0).play_mute();
+        let nodes: Vec<Node> = extras.into_iter().map(|extra| extra.play(history.clone(), always(stored))).collect();
+        let config = ClientConfig { deadline: Duration::from_secs(2), ..config(vec![nodes[0].address.clone()]) };
+        let client = Client::connect(config).await.unwrap();
+        until("the client is connected", || client.connected().len() == 3).await;
+
+        put(&client).await.unwrap();
+        let began = Instant::now();
+        put(&client).await.unwrap();
+        assert!(began.elapsed() < Duration::from_millis(700), "{:?}", began.elapsed());
+        assert_eq!(counts(std::slice::from_ref(&mute)), [1]);
+        until("the silent node is disconnected", || client.connected().len() == 2).await;
     });
 }
 

@@ -16,6 +16,7 @@ use libp2p::{
     Multiaddr, StreamProtocol, Swarm, identify,
     identity::Keypair,
     multiaddr::Protocol,
+    pnet::PreSharedKey,
     swarm::{self, NetworkBehaviour, SwarmEvent},
 };
 use quorate::{
@@ -63,6 +64,11 @@ pub(crate) struct Extra {
 impl Extra {
     /// Listens on loopback as a node of the cluster called `cluster`.
     pub(crate) async fn listen(cluster: &str) -> Extra {
+        Extra::listen_under(None, cluster).await
+    }
+
+    /// The same, under a swarm key.
+    pub(crate) async fn listen_under(swarm_key: Option<PreSharedKey>, cluster: &str) -> Extra {
         let cluster = Name::new(cluster).unwrap();
         let keypair = Keypair::generate_ed25519();
         let protocol = StreamProtocol::try_from_owned(wire::client_protocol(&cluster)).unwrap();
@@ -71,7 +77,7 @@ impl Extra {
             rpc: quorum_rpc::Behaviour::new(quorum_rpc::Config::new(protocol)),
             identify: identify::Behaviour::new(identify::Config::new(version, keypair.public())),
         };
-        let transport = transport::build(&keypair, None, TcpConfig::default()).unwrap();
+        let transport = transport::build(&keypair, swarm_key, TcpConfig::default()).unwrap();
         let config = swarm::Config::with_executor(|task| {
             async_std::task::spawn(task);
         })
@@ -93,15 +99,20 @@ impl Extra {
 
     /// Plays: histories from `history`, two changes at a time, everything else by `script`.
     pub(crate) fn play(self, history: History, script: Script) -> Node {
-        self.play_histories(move |summary| history.since(summary, 2), script)
+        self.play_histories(move |summary| Some(history.since(summary, 2)), script)
     }
 
     /// Plays: to whoever asks for histories it tells all of `changes`.
     pub(crate) fn play_changes(self, changes: Vec<Change>, script: Script) -> Node {
-        self.play_histories(move |_| changes.clone(), script)
+        self.play_histories(move |_| Some(changes.clone()), script)
     }
 
-    fn play_histories(self, tell: impl Fn(&Summary) -> Vec<Change> + Send + 'static, script: Script) -> Node {
+    /// Plays a node that completes connections and then answers nothing at all.
+    pub(crate) fn play_mute(self) -> Node {
+        self.play_histories(|_| None, Arc::new(|_| None))
+    }
+
+    fn play_histories(self, tell: impl Fn(&Summary) -> Option<Vec<Change>> + Send + 'static, script: Script) -> Node {
         let (id, address, asked) = (self.id(), self.address.clone(), Arc::<Mutex<Vec<ClientRequest>>>::default());
         let (stop, stopped) = oneshot::channel::<()>();
         let (mut swarm, seen) = (self.swarm, asked.clone());
@@ -118,7 +129,7 @@ impl Extra {
                     continue;
                 };
                 let answer = match &request {
-                    ClientRequest::History(summary) => Some(ClientResponse::History(tell(summary))),
+                    ClientRequest::History(summary) => tell(summary).map(ClientResponse::History),
                     other => {
                         seen.lock().unwrap().push(other.clone());
                         script(other)
