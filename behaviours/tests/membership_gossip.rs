@@ -1,5 +1,7 @@
 //! Membership gossip between swarms on the memory transport.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::{future::poll_fn, task::Poll, time::Duration};
 
 use futures::StreamExt;
