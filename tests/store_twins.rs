@@ -84,7 +84,7 @@ fn a_reader_on_another_thread_keeps_its_state_while_the_writer_commits() {
         put(&store, &[key], b"before");
     }
     let before = store.read().unwrap();
-    let (tell, told) = mpsc::channel();
+    let (tell, told) = mpsc::sync_channel(1);
     thread::scope(|scope| {
         let reader = scope.spawn(move || {
             told.recv().unwrap();

@@ -87,7 +87,8 @@ impl From<io::Error> for FrameError {
 /// A message that is too long costs no more memory than the limit, and is
 /// [`FrameError::TooLarge`] with its true length.
 pub fn encode<M: Serialize>(message: &M, limit_bytes: usize) -> Result<Vec<u8>, FrameError> {
-    let mut serializer = cbor4ii::serde::Serializer::new(LimitedWriter { body: Vec::new(), total_bytes: 0, limit_bytes });
+    let mut serializer =
+        cbor4ii::serde::Serializer::new(LimitedWriter { body: Vec::new(), total_bytes: 0, limit_bytes });
     message.serialize(&mut serializer).map_err(|error| {
         tracing::debug!(%error, "message cannot be encoded");
         FrameError::Unencodable

@@ -332,7 +332,7 @@ mod tests {
         for number in 0..40 {
             let actor = Actor { node: u64::MAX / (number + 1), epoch: number << 45 };
             let expires_at = (number % 2 == 0).then_some(WallTime(u64::MAX));
-            let value = Value::new(&vec![1; 1000 * (number as usize % 3)]).unwrap();
+            let value = Value::new(&vec![1; 1_000 * usize::try_from(number % 3).unwrap()]).unwrap();
             object.put(&nothing(), actor, NewValue { expires_at, value, ..new(1) });
         }
         let bytes = object.canonical_bytes();

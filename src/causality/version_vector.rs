@@ -103,6 +103,7 @@ impl<'de> Deserialize<'de> for VersionVector {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::COUNTER_MAX;
 
     fn vector(entries: &[(u64, u64)]) -> VersionVector {
         let mut vector = VersionVector::new();
@@ -163,7 +164,7 @@ mod tests {
 
     #[test]
     fn only_ascending_entries_within_the_limits_are_decoded() {
-        let limit = crate::limits::COUNTER_MAX;
+        let limit = COUNTER_MAX;
         check_decoding(&[], true);
         check_decoding(&[(1, 0, 5), (1, 3, 1), (2, 0, limit)], true);
         check_decoding(&[(2, 0, 1), (1, 0, 1)], false);

@@ -117,6 +117,7 @@ pub enum Event {
 }
 
 /// What the network tells a node unasked.
+#[expect(clippy::large_enum_variant, reason = "handed over one at a time, never kept")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum News {
     /// A connection to a node stands; `seed` when it was reached by an address given at start.

@@ -19,6 +19,7 @@ use crate::{
     causality::context::ContextKey,
     clock::{Deadlines, Instant, Now},
     config::NodeConfig,
+    digest::Digest,
     ident::NodeId,
     membership::{change::Signer, liveness::Liveness, view::View},
     node::{
@@ -27,7 +28,8 @@ use crate::{
         operations::{Asker, OpNumber, Operations},
         upkeep::{Alarm, Dialling},
     },
-    replica::{Done, startup::Recovered},
+    replica::{Done, Query, Work, startup::Recovered},
+    ring::token::Partition,
     store::StoreError,
     wire::{
         client::ClientRequest,
@@ -100,9 +102,9 @@ enum TicketUse {
     /// The whole answer to a client.
     Answer(OpNumber),
     /// A peer's read of a key.
-    PeerRead { inbound: InboundId, partition: crate::ring::token::Partition },
+    PeerRead { inbound: InboundId, partition: Partition },
     /// A peer's merge.
-    PeerMerge { inbound: InboundId, partition: crate::ring::token::Partition },
+    PeerMerge { inbound: InboundId, partition: Partition },
     /// Membership changes on their way into the history.
     Changes,
     /// Nobody waits for it.
@@ -174,7 +176,7 @@ impl Node {
     }
 
     /// Digest of the membership history.
-    pub fn history_digest(&self) -> crate::digest::Digest {
+    pub fn history_digest(&self) -> Digest {
         self.records.history().digest()
     }
 
@@ -267,13 +269,13 @@ impl Node {
         self.next_number
     }
 
-    fn store(&mut self, purpose: TicketUse, work: crate::replica::Work) {
+    fn store(&mut self, purpose: TicketUse, work: Work) {
         let ticket = Ticket(self.number());
         self.tickets.insert(ticket, purpose);
         self.effects.push_back(Effect::Store { ticket, work });
     }
 
-    fn query(&mut self, purpose: TicketUse, query: crate::replica::Query) {
+    fn query(&mut self, purpose: TicketUse, query: Query) {
         let ticket = Ticket(self.number());
         self.tickets.insert(ticket, purpose);
         self.effects.push_back(Effect::Query { ticket, query });

@@ -1,12 +1,12 @@
 //! What clients ask for: who coordinates it, and the operations under way.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
-    causality::siblings::{NewValue, Object},
     causality::{
         context::{Context, ContextError},
         seen::Seen,
+        siblings::{NewValue, Object},
     },
     clock::{Instant, Now},
     ident::{Key, NodeId},
@@ -30,7 +30,6 @@ use crate::{
         quorum::{Refusal, Request, Response},
     },
 };
-use std::time::Duration;
 
 /// One operation under way. Never used twice by a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

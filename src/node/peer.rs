@@ -5,7 +5,8 @@
 
 use crate::{
     clock::Now,
-    ident::NodeId,
+    digest::Digest,
+    ident::{Key, NodeId},
     node::{
         Node, TicketUse,
         effect::{Effect, InboundId},
@@ -66,11 +67,11 @@ impl Node {
         self.effects.push_back(Effect::Respond { inbound, response });
     }
 
-    pub(super) fn partition_of(&self, key: &crate::ident::Key) -> Option<Partition> {
+    pub(super) fn partition_of(&self, key: &Key) -> Option<Partition> {
         self.view.ring.as_ref().map(|ring| ring.partition_of(key))
     }
 
-    pub(super) fn partition_digest(&self, key: &crate::ident::Key) -> crate::digest::Digest {
-        self.partition_of(key).map_or(crate::digest::Digest([0; 32]), |partition| self.view.partition_digest(partition))
+    pub(super) fn partition_digest(&self, key: &Key) -> Digest {
+        self.partition_of(key).map_or(Digest([0; 32]), |partition| self.view.partition_digest(partition))
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     clock::Instant,
     node::{
         Node, SendFailure,
-        effect::{ClientId, Effect, Event, News},
+        effect::{ClientId, Effect, Event, News, Ticket},
     },
     replica::Done,
     runtime::{
@@ -60,7 +60,7 @@ pub(crate) struct EventLoop {
     timer: Option<(Instant, Timer)>,
     /// Failures that happened while effects were carried out: inputs like any other, one after the other.
     echoes: VecDeque<NetworkInput>,
-    refused: VecDeque<(crate::node::effect::Ticket, Result<Done, StoreError>)>,
+    refused: VecDeque<(Ticket, Result<Done, StoreError>)>,
 }
 
 impl EventLoop {

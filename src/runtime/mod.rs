@@ -25,6 +25,7 @@ use thiserror::Error;
 
 use crate::{
     config::NodeConfig,
+    ident::NodeId,
     node::{Node, effect::Event},
     replica::startup::{self, Recovered},
     runtime::{
@@ -187,11 +188,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
 }
 
 fn network_config(settings: &Settings) -> NetworkConfig {
-    NetworkConfig {
-        cluster: settings.node.cluster.clone(),
-        swarm_key: settings.swarm_key,
-        mdns: settings.mdns,
-    }
+    NetworkConfig { cluster: settings.node.cluster.clone(), swarm_key: settings.swarm_key, mdns: settings.mdns }
 }
 
 fn make_data_dir(path: &Path) -> Result<(), StartError> {
@@ -199,7 +196,7 @@ fn make_data_dir(path: &Path) -> Result<(), StartError> {
     made.map_err(|source| StartError::DataDir { path: path.to_owned(), source })
 }
 
-fn recover(store: &LmdbStore, node: &crate::ident::NodeId) -> Result<Recovered, StoreError> {
+fn recover(store: &LmdbStore, node: &NodeId) -> Result<Recovered, StoreError> {
     let mut txn = store.write()?;
     let recovered = startup::begin(&mut txn, node)?;
     txn.commit()?;
@@ -211,7 +208,7 @@ fn recover(store: &LmdbStore, node: &crate::ident::NodeId) -> Result<Recovered, 
 fn last_ports(recovered: &Recovered, keypair: &Keypair) -> Vec<u16> {
     let me = identity::node_id(&keypair.public().to_peer_id());
     let mine = recovered.changes.iter().filter(|change| Some(change.author) == me);
-    let last = mine.filter_map(|change| change.kind.profile()).last();
+    let last = mine.filter_map(|change| change.kind.profile()).next_back();
     let addresses = last.map(|profile| profile.addresses.clone()).unwrap_or_default();
     addresses.iter().filter_map(|text| translate::tcp_port(&text.parse().ok()?)).collect()
 }

@@ -100,10 +100,9 @@ impl Translator {
             let again = last_ports.iter().filter_map(|port| with_tcp_port(address, *port)).collect::<Vec<_>>();
             let is_bound = again.into_iter().any(|again| self.swarm.listen_on(again).is_ok());
             if !is_bound {
-                self.swarm.listen_on(address.clone()).map_err(|error| StartError::Listen {
-                    address: address.clone(),
-                    detail: causes(&error),
-                })?;
+                self.swarm
+                    .listen_on(address.clone())
+                    .map_err(|error| StartError::Listen { address: address.clone(), detail: causes(&error) })?;
             }
         }
         let deadline = Instant::now() + LISTEN_TIMEOUT;
@@ -321,7 +320,10 @@ impl Translator {
                 NetworkInput::News(News::Announced(message))
             }
             BehaviourEvent::Gossip(membership_gossip::Event::Identified {
-                peer, protocol_version, agent_version, ..
+                peer,
+                protocol_version,
+                agent_version,
+                ..
             }) => self.on_identified(peer, &protocol_version, &agent_version),
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => self.on_discovered(found),
             _ => NetworkInput::Nothing,

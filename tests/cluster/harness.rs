@@ -6,7 +6,7 @@ use async_std::future::timeout;
 use libp2p::Multiaddr;
 use quorate::{
     config::{Founding, NodeConfig},
-    ident::{Name, OpId, Value, Key},
+    ident::{Key, Name, OpId, Value},
     membership::change::{Parameters, Profile},
     ring::token::PartitionCount,
     runtime::{self, Notice, Running, Settings, handle::Handle},
@@ -28,8 +28,7 @@ pub(crate) fn settings(dir: &Path, name: &str, join: &[Multiaddr]) -> Settings {
     let profile = Profile { name: Name::new(name).unwrap(), zone: None, weight: 1, addresses: Vec::new() };
     let parameters = Parameters { partitions: PartitionCount::new(64).unwrap(), replicas: 3 };
     let mut node = NodeConfig::lan(Name::new("test").unwrap(), profile, parameters);
-    node.founding =
-        if join.is_empty() { Founding::After(Duration::from_millis(50)) } else { Founding::Never };
+    node.founding = if join.is_empty() { Founding::After(Duration::from_millis(50)) } else { Founding::Never };
     Settings {
         data_dir: dir.join(name),
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
@@ -46,9 +45,8 @@ pub(crate) async fn start(settings: Settings) -> TestNode {
     let mut running = runtime::start(settings).await.expect("the node starts");
     let ready = async {
         loop {
-            match running.next_notice().await.expect("the node goes on") {
-                Notice::Ready { addresses } => return addresses,
-                other => println!("{other:?}"),
+            if let Notice::Ready { addresses } = running.next_notice().await.expect("the node goes on") {
+                return addresses;
             }
         }
     };
@@ -109,9 +107,11 @@ pub(crate) async fn put(handle: &Handle, key: &str, value: &str, w: Consistency)
 pub(crate) async fn get(handle: &Handle, key: &str, r: Consistency) -> Vec<String> {
     let get = Get { key: Key::new(key.as_bytes()).unwrap(), from: ReadFrom::Row(r), budget_ms: 5_000 };
     match handle.request(ClientRequest::Get(get)).await.expect("the node runs") {
-        ClientResponse::Found(found) => {
-            found.siblings.iter().map(|sibling| String::from_utf8_lossy(sibling.value.as_bytes()).into_owned()).collect()
-        }
+        ClientResponse::Found(found) => found
+            .siblings
+            .iter()
+            .map(|sibling| String::from_utf8_lossy(sibling.value.as_bytes()).into_owned())
+            .collect(),
         other => panic!("not found: {other:?}"),
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Few, slow, essential. Waits are for events with a deadline, never for time to pass.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod harness;
 mod costs;
 mod hostility;
 mod quorums;
-

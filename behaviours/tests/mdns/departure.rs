@@ -61,8 +61,8 @@ fn dropping_says_goodbye_though_no_task_runs_any_more() {
         task::block_on(soon(leaver.asked(1)));
         assert!(witness.hears(SOON, |message| is_response(message, 360)));
         // The tests have one thread for tasks, and this occupies it.
-        let (began, beginning) = mpsc::channel();
-        let (_release, released) = mpsc::channel::<()>();
+        let (began, beginning) = mpsc::sync_channel(1);
+        let (_release, released) = mpsc::sync_channel::<()>(1);
         task::spawn(async move {
             began.send(()).unwrap();
             released.recv().unwrap_err();

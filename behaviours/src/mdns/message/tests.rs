@@ -1,3 +1,5 @@
+//! The packets of mDNS: what is written is read back, and what nobody would write harms nobody.
+
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use super::*;
