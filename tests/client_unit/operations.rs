@@ -13,7 +13,7 @@ use futures::future::join_all;
 use quorate::{
     causality::{
         context::{Context, ContextKey},
-        version_vector::VersionVector,
+        seen::Seen,
     },
     client::{Client, ClientConfig, ClientError, OPERATIONS_IN_FLIGHT_MAX, Write},
     ident::{Key, Name, NodeId, OpId, Value},
@@ -31,7 +31,7 @@ fn key(text: &str) -> Key {
 
 fn context() -> Context {
     let secret = ContextKey::of(&Name::new("stage").unwrap(), None);
-    Context::seal(&VersionVector::default(), &key("cart"), &secret).unwrap()
+    Context::seal(&Seen::default(), &key("cart"), &secret).unwrap()
 }
 
 fn stored() -> Option<ClientResponse> {

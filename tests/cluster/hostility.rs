@@ -89,8 +89,7 @@ async fn raw_peer(protocol: String, address: &Multiaddr) -> (RawSwarm, PeerId) {
     let protocol = StreamProtocol::try_from_owned(protocol).unwrap();
     // Longer than the node's own patience: it is the node that must end a stream on which nothing comes.
     let config = request_response::Config::default().with_request_timeout(PATIENCE);
-    let behaviour =
-        request_response::Behaviour::with_codec(RawCodec, [(protocol, ProtocolSupport::Outbound)], config);
+    let behaviour = request_response::Behaviour::with_codec(RawCodec, [(protocol, ProtocolSupport::Outbound)], config);
     let executor = |task| {
         async_std::task::spawn(task);
     };
@@ -159,11 +158,7 @@ fn hostile_bytes_cost_their_stream_and_nobody_else_anything() {
         let dir = tempfile::tempdir().unwrap();
         let nodes = cluster(dir.path(), 3).await;
         let name = Name::new("test").unwrap();
-        let config = ClientConfig {
-            nodes: nodes[0].addresses.clone(),
-            mdns: false,
-            ..ClientConfig::lan(name.clone())
-        };
+        let config = ClientConfig { nodes: nodes[0].addresses.clone(), mdns: false, ..ClientConfig::lan(name.clone()) };
         let client = Client::connect(config).await.unwrap();
         let key = Key::new(b"k").unwrap();
         for protocol in [wire::client_protocol(&name), wire::quorum_protocol(&name)] {
@@ -191,10 +186,8 @@ fn a_stranger_cannot_read_or_write_as_a_member() {
         let nodes = cluster(dir.path(), 1).await;
         let name = Name::new("test").unwrap();
         let (mut swarm, peer) = raw_peer(wire::quorum_protocol(&name), &nodes[0].addresses[0]).await;
-        let read = wire::quorum::Request::Read {
-            key: Key::new(b"k").unwrap(),
-            partition: quorate::digest::Digest([0; 32]),
-        };
+        let read =
+            wire::quorum::Request::Read { key: Key::new(b"k").unwrap(), partition: quorate::digest::Digest([0; 32]) };
         let payload = cbor4ii::serde::to_vec(Vec::new(), &read).unwrap();
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
         let body = [b"\x82\x19\x03\xe8\x81\x5a", &length[..], &payload].concat();
