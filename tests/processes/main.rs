@@ -1,0 +1,11 @@
+//! Whole processes, driven as a person or a script would: words in, JSON and exit codes out.
+//!
+//! Real sockets, real LMDB, real network namespaces with real mDNS where the machine allows them. Few, slow, essential.
+//! Waits are for events with a deadline, never for time to pass. What a process prints is judged; what it does inside
+//! is for other tests.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod harness;
+mod network;
+mod discovery;
