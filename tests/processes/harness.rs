@@ -158,6 +158,13 @@ impl Home {
         finish(self.command(&Place::default(), words), input)
     }
 
+    /// Runs a command here to its end, with one more variable in its environment.
+    pub(crate) fn run_with_variable(&self, words: &[&str], (name, value): (&str, &str)) -> Outcome {
+        let mut command = self.command(&Place::default(), words);
+        command.env(name, value);
+        finish(command, &[])
+    }
+
     /// Runs a command against `node`, as JSON.
     pub(crate) fn ask(&self, node: &Node, words: &[&str]) -> Outcome {
         self.run_at(&node.place, &[words, &["-o", "json", "--node", &node.addresses[0]]].concat())
@@ -206,6 +213,15 @@ impl Node {
         self.seen.iter().any(|(_, event)| event["event"] == name)
     }
 
+    /// Waits for a warning that has all these words.
+    #[track_caller]
+    pub(crate) fn wait_warning(&mut self, words: &[&str]) {
+        self.wait_for(&format!("warning with {words:?}"), |seen| {
+            let mut warnings = seen.iter().filter(|(_, event)| event["event"] == "warning");
+            warnings.any(|(_, warning)| words.iter().all(|word| warning.to_string().contains(word))).then_some(())
+        });
+    }
+
     /// Waits until it has told of so many members. Returns when it had.
     #[track_caller]
     pub(crate) fn wait_members(&mut self, count: usize) -> Instant {
@@ -244,10 +260,15 @@ impl Node {
         self.child.wait().unwrap();
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let (is_sent, said) = system(&["kill", "-s", name, &self.child.id().to_string()]);
+        assert!(is_sent, "{said}");
+    }
+
     /// Ends it as Ctrl-C would. Returns its exit code.
     pub(crate) fn stop(mut self) -> i32 {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        self.signal("INT");
         // Its output ends with it.
         while self.lines.recv_timeout(PATIENCE).is_ok() {}
         self.child.wait().unwrap().code().unwrap_or(-1)

@@ -8,4 +8,11 @@
 
 mod harness;
 mod network;
+
 mod discovery;
+mod data;
+mod siblings;
+mod outages;
+mod refusals;
+mod strangers;
+mod shapes;
