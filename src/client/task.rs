@@ -338,6 +338,10 @@ impl Task {
 
     fn end_probe(&mut self, node: NodeId, failure: Option<&SendFailure>) {
         self.probing.remove(&node);
+        // The process is there and cannot answer. It stays suspect, and is probed again.
+        if let Some(SendFailure::Unanswered) = failure {
+            return;
+        }
         let is_suspect = self.shared.suspects().remove(&node);
         // Any other failure is known to the connection itself, or is ours: a probe that never left proves nothing.
         if is_suspect
