@@ -185,7 +185,9 @@ fn beside_a_silent_node_another_is_asked_at_half_time() {
         let (client, nodes) = three([silent(), always(stored), always(stored)], quick).await;
         let began = Instant::now();
         put(&client).await.unwrap();
-        assert!((Duration::from_secs(1)..Duration::from_secs(2)).contains(&began.elapsed()), "{:?}", began.elapsed());
+        // The silent node's own behaviour would give up for it after seven eighths of the time.
+        let half = Duration::from_secs(1)..Duration::from_millis(1_600);
+        assert!(half.contains(&began.elapsed()), "{:?}", began.elapsed());
         assert_eq!(counts(&nodes), [1, 1, 0]);
     });
 }
