@@ -20,3 +20,7 @@ pub mod node;
 
 #[cfg(feature = "node")]
 pub mod runtime;
+#[cfg(feature = "node")]
+pub mod client;
+#[cfg(feature = "node")]
+pub mod cli;

@@ -1,2 +1,7 @@
 //! The `quorate` command.
-fn main() {}
+
+use std::{env, process::ExitCode};
+
+fn main() -> ExitCode {
+    ExitCode::from(quorate::cli::run(env::args_os().collect()))
+}

@@ -14,6 +14,7 @@ use libp2p::{
     pnet::{PnetConfig, PreSharedKey},
     yamux,
 };
+use thiserror::Error;
 
 use crate::tcp::{TcpConfig, TcpTransport};
 
@@ -23,6 +24,14 @@ pub const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Streams one peer may have open on one connection. yamux closes the connection at its limit, so protocols bound
 /// themselves well below it.
 pub const STREAM_COUNT_MAX: usize = 512;
+
+/// There is no socket: the failure came before anything was said to the peer.
+///
+/// It exists for the chain of causes. The layers above put errors of sockets into types that pass over the error itself
+/// and tell only its source; so the [`io::Error`] of the socket is the source here.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct SocketFailed(#[source] pub io::Error);
 
 /// The transport of the peer that `keypair` identifies.
 ///
@@ -36,6 +45,7 @@ pub fn build(
     let mut yamux = yamux::Config::default();
     yamux.set_max_num_streams(STREAM_COUNT_MAX);
     let transport = TcpTransport::new(config)
+        .map_err(SocketFailed)
         .and_then(move |socket, _| match swarm_key {
             Some(key) => {
                 Either::Left(PnetConfig::new(key).handshake(socket).map_ok(Either::Left).map_err(io::Error::other))

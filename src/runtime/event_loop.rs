@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use async_io::Timer;
 use async_std::channel::{Receiver, Sender};
 use futures::{FutureExt, channel::oneshot, select_biased};
+use quorate_behaviours::quorum_rpc::Counters;
 
 use crate::{
     clock::Instant,
@@ -30,6 +31,8 @@ use crate::{
 pub(crate) enum Order {
     /// Carry out a request of this process.
     Request { request: ClientRequest, reply: oneshot::Sender<ClientResponse> },
+    /// Tell what the protocol between members has cost so far.
+    Count { reply: oneshot::Sender<Counters> },
     /// End.
     Stop,
 }
@@ -92,6 +95,8 @@ impl EventLoop {
                 Input::Network(input) => self.on_network(input),
                 Input::Timeout => self.node.handle_timeout(self.clock.now()),
                 Input::Order(Order::Request { request, reply }) => self.on_local_request(request, reply),
+                // Whoever asked may have stopped waiting.
+                Input::Order(Order::Count { reply }) => drop(reply.send(self.translator.counters())),
                 Input::Order(Order::Stop) | Input::End => break,
             }
         }

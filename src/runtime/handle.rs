@@ -2,6 +2,7 @@
 
 use async_std::channel::Sender;
 use futures::channel::oneshot;
+use quorate_behaviours::quorum_rpc::Counters;
 use thiserror::Error;
 
 use crate::{
@@ -29,6 +30,13 @@ impl Handle {
     pub async fn request(&self, request: ClientRequest) -> Result<ClientResponse, Ended> {
         let (reply, answer) = oneshot::channel();
         self.orders.send(Order::Request { request, reply }).await.map_err(|_| Ended)?;
+        answer.await.map_err(|_| Ended)
+    }
+
+    /// What the protocol between members has cost so far: messages, bytes, requests.
+    pub async fn counters(&self) -> Result<Counters, Ended> {
+        let (reply, answer) = oneshot::channel();
+        self.orders.send(Order::Count { reply }).await.map_err(|_| Ended)?;
         answer.await.map_err(|_| Ended)
     }
 }

@@ -3,6 +3,8 @@
 //! It translates and forwards; it makes no protocol decision. One task owns everything but the threads.
 
 pub mod identity;
+pub mod registry;
+pub mod swarm_key;
 pub mod handle;
 mod behaviour;
 mod clock;

@@ -1,7 +1,7 @@
 //! Between the swarm's words and the node's: events to inputs, effects to calls, and who waits for which answer.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     io,
     time::{Duration, Instant},
 };
@@ -65,6 +65,8 @@ pub(crate) struct Translator {
     seed_dials: HashMap<ConnectionId, SeedIndex>,
     seed_complaints: HashMap<SeedIndex, String>,
     listening: Vec<Multiaddr>,
+    /// What happened before the node was there to be told.
+    early: VecDeque<SwarmEvent<BehaviourEvent>>,
     strangers: HashSet<PeerId>,
     outbound: HashMap<quorum_rpc::RequestId, OutboundId>,
     inbound: HashMap<InboundId, quorum_rpc::InboundId>,
@@ -82,6 +84,7 @@ impl Translator {
             seed_dials: HashMap::new(),
             seed_complaints: HashMap::new(),
             listening: Vec::new(),
+            early: VecDeque::new(),
             strangers: HashSet::new(),
             outbound: HashMap::new(),
             inbound: HashMap::new(),
@@ -114,7 +117,8 @@ impl Translator {
                     let address = addresses[0].clone();
                     return Err(StartError::Listen { address, detail: error.to_string() });
                 }
-                Ok(_) => {}
+                // A peer that knew this node may be back already.
+                Ok(event) => self.early.push_back(event),
                 Err(_) => break,
             }
         }
@@ -139,7 +143,10 @@ impl Translator {
 
     /// The next thing the network brings.
     pub(crate) async fn next(&mut self) -> NetworkInput {
-        let event = self.swarm.select_next_some().await;
+        let event = match self.early.pop_front() {
+            Some(event) => event,
+            None => self.swarm.select_next_some().await,
+        };
         self.translate(event)
     }
 
@@ -239,6 +246,11 @@ impl Translator {
             }
         };
         let _: Result<(), _> = async_std::future::timeout(MORE_ADDRESSES, flushed.fuse()).await;
+    }
+
+    /// What the protocol between members has cost so far.
+    pub(crate) fn counters(&self) -> quorum_rpc::Counters {
+        self.swarm.behaviour().quorum.counters()
     }
 
     pub(crate) fn next_client_id(&mut self) -> ClientId {

@@ -15,7 +15,7 @@ use quorate::{
 };
 
 /// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A node and where to find it.
 pub(crate) struct TestNode {
@@ -79,7 +79,9 @@ pub(crate) async fn wait_for_members(handle: &Handle, count: usize) {
             async_std::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, settled).await.expect("all members are known and up in time");
+    if timeout(PATIENCE, settled).await.is_err() {
+        panic!("not all members are known and up in time: {:#?}", status(handle).await.members);
+    }
 }
 
 pub(crate) async fn status(handle: &Handle) -> Status {

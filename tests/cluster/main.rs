@@ -5,4 +5,6 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod harness;
+mod costs;
+mod hostility;
 mod quorums;

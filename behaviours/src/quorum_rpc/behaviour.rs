@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -20,61 +20,16 @@ use libp2p::swarm::{
     THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::framing::{self, FrameError};
 use crate::quorum_rpc::body::Answers;
-use crate::quorum_rpc::codec::{BatchCodec, RequestFrame, ResponseFrame, Shared};
+use crate::quorum_rpc::codec::{BatchCodec, Budget, Limits, RequestFrame, ResponseFrame, Shared};
 use crate::quorum_rpc::config::{Config, Dialling};
+use crate::quorum_rpc::event::{Event, Message};
 use crate::quorum_rpc::inbound::Inbound;
 use crate::quorum_rpc::outbound::{Ended, Outbound};
 use crate::quorum_rpc::outcome::{Misbehaviour, RespondError, SendFailure, SendRefused};
 use crate::quorum_rpc::{Counters, Encoded, InboundId, Lane, RequestId};
-
-/// What can be a request or an answer. Implemented for everything that qualifies.
-pub trait Message: Serialize + DeserializeOwned + Send + 'static {}
-
-impl<T: Serialize + DeserializeOwned + Send + 'static> Message for T {}
-
-/// What has happened.
-#[derive(Debug)]
-pub enum Event<Q, A> {
-    /// A peer asks; answer with [`Behaviour::respond`].
-    Request {
-        /// Who asks.
-        peer: PeerId,
-        /// Names the request in the answer.
-        inbound: InboundId,
-        /// What is asked.
-        request: Q,
-    },
-    /// A request of ours was answered, which ends it.
-    Response {
-        /// Who answered.
-        peer: PeerId,
-        /// What [`Behaviour::send`] returned.
-        request: RequestId,
-        /// The answer.
-        response: A,
-    },
-    /// A request of ours failed, which ends it.
-    Failed {
-        /// Who was asked, or should have been.
-        peer: PeerId,
-        /// What [`Behaviour::send`] returned.
-        request: RequestId,
-        /// Why, and whether the peer may have executed it.
-        error: SendFailure,
-    },
-    /// A peer sent a wrong frame, whose stream has ended. Requests of ours on it have failed by themselves.
-    Misbehaved {
-        /// Who sent it.
-        peer: PeerId,
-        /// What was wrong.
-        error: Misbehaviour,
-    },
-}
 
 /// Batched request-response for requests `Q` and answers `A`; see the [module](crate::quorum_rpc).
 pub struct Behaviour<Q: Message, A: Message> {
@@ -100,16 +55,18 @@ impl<Q: Message, A: Message> Behaviour<Q, A> {
             frame_limit_bytes: config.frame_limit_bytes,
             batch_count_max: config.batch_count_max,
             frame_timeout: config.frame_timeout,
-            streams_max: config.inbound_streams_total_max,
-            bytes_max: config.inbound_bytes_total_max,
-            streams: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
+            connection_limits: Limits { streams: config.inbound_streams_max, bytes: config.inbound_bytes_max },
+            total: Budget::new(Limits {
+                streams: config.inbound_streams_total_max,
+                bytes: config.inbound_bytes_total_max,
+            }),
             sent_bytes: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
         });
+        // Room for streams that are only refused as well.
         let limits = request_response::Config::default()
             .with_request_timeout(config.stream_timeout())
-            .with_max_concurrent_streams(config.inbound_streams_max + Lane::ALL.len() * config.in_flight_max);
+            .with_max_concurrent_streams(2 * config.inbound_streams_max + Lane::ALL.len() * config.in_flight_max);
         let protocols = [(config.protocol.clone(), config.support.clone())];
         let inner = request_response::Behaviour::with_codec(BatchCodec::new(shared.clone()), protocols, limits);
         let config = Arc::new(config);
@@ -271,12 +228,11 @@ impl<Q: Message, A: Message> Behaviour<Q, A> {
             ResponseFrame::Outgoing(_) => return,
         };
         self.counters.response_messages_received += 1;
-        let actual = each.len();
         let Some(distributed) = self.outbound.answered(id, each) else { return };
         self.counters.entries_deferred += distributed.deferred_count as u64;
         self.end_all(distributed.ended);
-        if let Some(expected) = distributed.expected_instead {
-            self.report(peer, Misbehaviour::WrongCount { expected, actual });
+        if let Some(error) = distributed.misbehaviour {
+            self.report(peer, error);
         }
         if !self.connected.contains(&peer) {
             self.stranded.insert(peer);

@@ -2,8 +2,8 @@
 //!
 //! **Invariant**: a frame that is wrong is a value, not an I/O error, so that the behaviour learns
 //! of it together with the peer that sent it; and every inbound stream holds a [`Permit`] from
-//! before its first byte until its response is written, so that the streams and bytes of all
-//! peers together stay within one budget.
+//! before its first byte until its response is written, so that the streams and bytes of each
+//! connection stay within a budget, and those of all connections together within another.
 //!
 //! The time limit for answering is the behaviour's; the one here is for the request to arrive.
 
@@ -64,12 +64,46 @@ pub(crate) struct Shared {
     pub(crate) frame_limit_bytes: usize,
     pub(crate) batch_count_max: usize,
     pub(crate) frame_timeout: Duration,
-    pub(crate) streams_max: usize,
-    pub(crate) bytes_max: usize,
-    pub(crate) streams: AtomicUsize,
-    pub(crate) bytes: AtomicUsize,
+    pub(crate) connection_limits: Limits,
+    pub(crate) total: Budget,
     pub(crate) sent_bytes: AtomicU64,
     pub(crate) received_bytes: AtomicU64,
+}
+
+/// The most that may be taken of a [`Budget`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) streams: usize,
+    pub(crate) bytes: usize,
+}
+
+/// What inbound streams have taken together.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    limits: Limits,
+    streams: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Budget {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self { limits, streams: AtomicUsize::new(0), bytes: AtomicUsize::new(0) }
+    }
+
+    /// Whether there was room for one more stream; to be given back in any case.
+    fn take_stream(&self) -> bool {
+        self.streams.fetch_add(1, Ordering::AcqRel) < self.limits.streams
+    }
+
+    /// Whether there was room for so many bytes more; to be given back in any case.
+    fn take_bytes(&self, more_bytes: usize) -> bool {
+        self.bytes.fetch_add(more_bytes, Ordering::AcqRel).saturating_add(more_bytes) <= self.limits.bytes
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.streams.fetch_sub(1, Ordering::AcqRel);
+        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+    }
 }
 
 impl Shared {
@@ -84,24 +118,34 @@ impl Shared {
     }
 }
 
-/// Reads and writes the two frames of a batch. One clone serves one stream.
+/// Reads and writes the two frames of a batch.
+///
+/// libp2p clones the behaviour's codec for each connection, and that clone for each of the
+/// connection's streams. The first clone therefore opens a budget, and the second shares it: it
+/// is the only way for a codec to know which streams belong together.
 #[derive(Debug)]
 pub struct BatchCodec<Q, A> {
     shared: Arc<Shared>,
+    /// None in the behaviour itself.
+    connection: Option<Arc<Budget>>,
     permit: Option<Permit>,
     messages: PhantomData<fn() -> (Q, A)>,
 }
 
 impl<Q, A> BatchCodec<Q, A> {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, permit: None, messages: PhantomData }
+        Self { shared, connection: None, permit: None, messages: PhantomData }
     }
 }
 
 impl<Q, A> Clone for BatchCodec<Q, A> {
-    /// The clone is for another stream and holds no permit.
+    /// The clone holds no permit.
     fn clone(&self) -> Self {
-        Self::new(self.shared.clone())
+        let connection = match &self.connection {
+            Some(connection) => connection.clone(),
+            None => Arc::new(Budget::new(self.shared.connection_limits)),
+        };
+        Self { connection: Some(connection), ..Self::new(self.shared.clone()) }
     }
 }
 
@@ -118,7 +162,9 @@ where
     where
         T: AsyncRead + Unpin + Send,
     {
-        let Some(mut permit) = Permit::take(&self.shared) else { return Ok(RequestFrame::Refused) };
+        let Some(mut permit) = Permit::take(&self.shared, self.connection.clone()) else {
+            return Ok(RequestFrame::Refused);
+        };
         let received = {
             let reading = pin!(framing::read_body(stream, self.shared.frame_limit_bytes, |more| permit.grow(more)));
             match select(reading, Delay::new(self.shared.frame_timeout)).await {
@@ -183,26 +229,33 @@ where
 #[derive(Debug)]
 struct Permit {
     shared: Arc<Shared>,
+    connection: Option<Arc<Budget>>,
     bytes: usize,
 }
 
 impl Permit {
-    fn take(shared: &Arc<Shared>) -> Option<Self> {
-        let permit = Self { shared: shared.clone(), bytes: 0 };
-        let before = shared.streams.fetch_add(1, Ordering::AcqRel);
-        (before < shared.streams_max).then_some(permit)
+    fn take(shared: &Arc<Shared>, connection: Option<Arc<Budget>>) -> Option<Self> {
+        let permit = Self { shared: shared.clone(), connection, bytes: 0 };
+        // Both are always taken, because both are given back.
+        let mut has_room = true;
+        permit.budgets().for_each(|budget| has_room &= budget.take_stream());
+        has_room.then_some(permit)
     }
 
     fn grow(&mut self, more_bytes: usize) -> bool {
-        let before = self.shared.bytes.fetch_add(more_bytes, Ordering::AcqRel);
         self.bytes += more_bytes;
-        before.saturating_add(more_bytes) <= self.shared.bytes_max
+        let mut has_room = true;
+        self.budgets().for_each(|budget| has_room &= budget.take_bytes(more_bytes));
+        has_room
+    }
+
+    fn budgets(&self) -> impl Iterator<Item = &Budget> {
+        self.connection.as_deref().into_iter().chain([&self.shared.total])
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.shared.streams.fetch_sub(1, Ordering::AcqRel);
-        self.shared.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.budgets().for_each(|budget| budget.give_back(self.bytes));
     }
 }

@@ -45,6 +45,8 @@ pub struct Config {
     pub queue_bytes_max: usize,
     /// Most inbound streams of one connection. Default 16: twice what a peer like us opens.
     pub inbound_streams_max: usize,
+    /// Most bytes of request frames being received or answered, of one connection. Default 32 MiB: two of the longest.
+    pub inbound_bytes_max: usize,
     /// Most inbound streams of all peers together. Default 512.
     pub inbound_streams_total_max: usize,
     /// Most bytes of request frames being received or answered, of all peers together. Default 256 MiB.
@@ -74,6 +76,7 @@ impl Config {
             queue_count_max: 1024,
             queue_bytes_max: 32 << 20,
             inbound_streams_max: 16,
+            inbound_bytes_max: 32 << 20,
             inbound_streams_total_max: 512,
             inbound_bytes_total_max: 256 << 20,
             inbound_count_max: 2048,

@@ -38,11 +38,12 @@
 //! - **Exactly-once.** A request whose answer was deferred for want of room is sent, and executed, again; so requests
 //!   must be idempotent. Nothing else is repeated: [`SendFailure::may_have_arrived`] tells what a repetition risks.
 //! - **Order.** Requests of one lane leave in order; messages overtake each other.
-//! - **Fairness between peers on the inbound side** beyond its bounds: streams are bounded for each connection, not for
-//!   each peer, so connections per peer must be limited elsewhere in the swarm.
+//! - **A bound on connections**: streams and bytes received are bounded for each connection and in all, so that a peer
+//!   with many connections can use up what all share; connections per peer must be limited elsewhere in the swarm.
 //! - **A bound on the memory of all answers together**: it is `inbound_streams_total_max` times `answer_bytes_target`.
 
 mod behaviour;
+mod event;
 mod config;
 mod outcome;
 mod outbound;
@@ -55,8 +56,9 @@ use std::sync::Arc;
 use libp2p::request_response::InboundRequestId;
 
 pub use crate::quorum_rpc::{
-    behaviour::{Behaviour, Event, Message},
+    behaviour::Behaviour,
     config::{Config, Dialling},
+    event::{Event, Message},
     outcome::{Misbehaviour, RespondError, SendFailure, SendRefused},
 };
 

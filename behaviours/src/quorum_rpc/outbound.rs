@@ -22,7 +22,7 @@ use libp2p::request_response::OutboundRequestId;
 
 use crate::quorum_rpc::body::Answer;
 use crate::quorum_rpc::config::Config;
-use crate::quorum_rpc::outcome::{SendFailure, SendRefused};
+use crate::quorum_rpc::outcome::{Misbehaviour, SendFailure, SendRefused};
 use crate::quorum_rpc::{Lane, RequestId};
 
 /// How one request ended.
@@ -131,12 +131,15 @@ impl Outbound {
         let mut batch = self.finish(id)?;
         let expected = batch.entries.len();
         if answers.len() != expected {
-            let failure = SendFailure::WrongCount { expected, actual: answers.len() };
-            return Some(Distributed {
-                ended: fail_batch(batch, &failure),
-                deferred_count: 0,
-                expected_instead: Some(expected),
-            });
+            let actual = answers.len();
+            let ended = fail_batch(batch, &SendFailure::WrongCount { expected, actual });
+            let misbehaviour = Some(Misbehaviour::WrongCount { expected, actual });
+            return Some(Distributed { ended, deferred_count: 0, misbehaviour });
+        }
+        // Asking again is worth it only because every response ends at least one request.
+        if answers.iter().all(|answer| matches!(answer, Answer::Deferred)) {
+            let ended = fail_batch(batch, &SendFailure::AnswerLost);
+            return Some(Distributed { ended, deferred_count: 0, misbehaviour: Some(Misbehaviour::NoProgress) });
         }
         let (peer, lane) = (batch.peer, batch.lane);
         let mut ended = Vec::with_capacity(expected);
@@ -168,7 +171,7 @@ impl Outbound {
             queue.bytes += waiting.payload.len();
             queue.waiting.push_front(waiting);
         }
-        Some(Distributed { ended, deferred_count, expected_instead: None })
+        Some(Distributed { ended, deferred_count, misbehaviour: None })
     }
 
     /// Ends all requests of message `id` with `failure`.
@@ -192,7 +195,9 @@ impl Outbound {
 
     /// Something has changed that lets messages to `peer` go.
     pub(crate) fn wake(&mut self, peer: PeerId) {
-        self.ready.extend(Lane::ALL.map(|lane| (peer, lane)));
+        if self.has_queued(&peer) {
+            self.ready.extend(Lane::ALL.map(|lane| (peer, lane)));
+        }
     }
 
     /// Whether requests wait for `peer`.
@@ -271,8 +276,8 @@ impl Outbound {
 pub(crate) struct Distributed<A> {
     pub(crate) ended: Vec<Ended<A>>,
     pub(crate) deferred_count: usize,
-    /// How many answers there should have been, if there were more or fewer.
-    pub(crate) expected_instead: Option<usize>,
+    /// Why nothing was answered, if the response broke the rules.
+    pub(crate) misbehaviour: Option<Misbehaviour>,
 }
 
 fn fail_batch<A>(batch: Batch, failure: &SendFailure) -> Vec<Ended<A>> {
@@ -382,5 +387,39 @@ impl LaneQueue {
                 expired(waiting);
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::time::Duration;
+
+    use libp2p::StreamProtocol;
+
+    use super::*;
+
+    fn outbound() -> Outbound {
+        Outbound::new(Arc::new(Config::new(StreamProtocol::new("/test/1"))))
+    }
+
+    #[test]
+    fn a_peer_that_comes_and_goes_is_not_remembered() {
+        let mut outbound = outbound();
+        outbound.wake(PeerId::random());
+        assert!(outbound.next_batch(Instant::now(), |_| true).is_none());
+        assert!(outbound.peers.is_empty() && outbound.ready.is_empty());
+    }
+
+    #[test]
+    fn a_peer_is_forgotten_with_its_last_request() {
+        let (mut outbound, peer) = (outbound(), PeerId::random());
+        let deadline = Instant::now() + Duration::from_secs(1);
+        outbound.enqueue(Arc::new(vec![7]), deadline, peer, Lane::Read).unwrap();
+        outbound.wake(peer);
+        assert!(outbound.next_batch(Instant::now(), |_| false).is_none());
+        assert_eq!(outbound.expire::<u64>(deadline).len(), 1);
+        assert!(outbound.peers.is_empty() && outbound.ready.is_empty());
+        assert_eq!(outbound.earliest(), None);
     }
 }

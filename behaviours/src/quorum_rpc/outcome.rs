@@ -131,6 +131,9 @@ pub enum Misbehaviour {
         /// Answers received.
         actual: usize,
     },
+    /// Its response defers every answer, and so would the next.
+    #[error("response defers every answer")]
+    NoProgress,
 }
 
 /// Why an answer was not taken as given.

@@ -116,6 +116,9 @@ fn a_hostile_response_fails_its_requests_and_hurts_nobody_else() {
     assert_eq!(ask_raw(&mut net, raw_id, two_answers), Err(SendFailure::WrongCount { expected: 1, actual: 2 }));
     net.until(|net| net.misbehaved.len() == 8);
     assert_eq!(net.misbehaved[7].2, Misbehaviour::WrongCount { expected: 1, actual: 2 });
+    assert_eq!(ask_raw(&mut net, raw_id, frame(b"\x81\x00")), Err(SendFailure::AnswerLost));
+    net.until(|net| net.misbehaved.len() == 9);
+    assert_eq!(net.misbehaved[8].2, Misbehaviour::NoProgress);
     assert_eq!(ask_raw(&mut net, raw_id, response(b"\x62hi")), Ok("hi".to_owned()));
     assert_eq!(net.raw.as_ref().unwrap().disconnections, 0);
 }
@@ -146,17 +149,35 @@ fn a_frame_that_never_arrives_gives_its_room_back() {
 }
 
 #[test]
-fn a_peer_that_opens_streams_beyond_its_bound_loses_the_excess() {
-    let hub = config(&|config| (config.inbound_streams_max, config.in_flight_max) = (3, 1));
+fn a_peer_that_opens_streams_beyond_its_bound_gets_nothing_for_the_excess() {
+    let hub = config(&|config| config.inbound_streams_max = 3);
     let mut net = Net::star(vec![config(&|_| {}), hub]);
     let hub_id = net.id(1);
     raw::add(&mut net, 1);
     for _ in 0..20 {
         net.raw.as_mut().unwrap().send(&hub_id, Bytes::Closed(request(b"\xa1\x64Hold\x01")));
     }
-    // Three streams, and the two places that our own messages would take.
-    net.until(|net| net.held.len() == 5 && net.raw.as_ref().unwrap().received.len() == 15);
+    net.until(|net| net.held.len() == 3 && net.raw.as_ref().unwrap().received.len() == 17);
+    // Refused, or dropped where there were too many to refuse.
+    assert!(net.raw.as_ref().unwrap().received.iter().all(|answer| answer.is_empty() || *answer == frame(b"\x01")));
     let honest = net.read(0, 1, &Ask::Echo("honest".to_owned()));
     assert_eq!(net.ending(0, honest), Ok("honest".to_owned()));
-    assert_eq!(net.executed[1], 6);
+    assert_eq!(net.executed[1], 4);
+}
+
+#[test]
+fn a_peer_that_stalls_in_long_frames_takes_no_room_from_others() {
+    let hub = config(&|config| (config.inbound_bytes_max, config.inbound_bytes_total_max) = (10_000, 15_000));
+    let mut net = Net::star(vec![config(&|_| {}), hub]);
+    let hub_id = net.id(1);
+    raw::add(&mut net, 1);
+    let stalled = [&9000_u32.to_be_bytes()[..], &[0; 8000]].concat();
+    net.raw.as_mut().unwrap().send(&hub_id, Bytes::Open(stalled));
+    for count in 1..4 {
+        net.raw.as_mut().unwrap().send(&hub_id, Bytes::Closed(request(&[0; 5000])));
+        net.until(|net| net.raw.as_ref().unwrap().received.len() == count);
+        assert_eq!(net.raw.as_ref().unwrap().received[count - 1], frame(b"\x01"), "refused unread");
+    }
+    let honest = net.read(0, 1, &Ask::Echo("x".repeat(5000)));
+    assert!(net.ending(0, honest).is_ok());
 }

@@ -1,0 +1,192 @@
+//! Which node a command asks.
+//!
+//! The one that is named; else the one that runs on the named data directory; else the one that runs here; else one
+//! that answers on the local network. Whatever was tried is remembered in words, so that a failure can say it.
+
+use libp2p::{Multiaddr, pnet::PreSharedKey};
+
+use crate::{
+    cli::{error::CliError, settings::Settings},
+    client::{Client, ClientConfig, ClientError},
+    ident::Name,
+    runtime::{
+        registry::{self, Entry, Registry},
+        swarm_key,
+    },
+};
+
+/// Where to find a node, and what it takes to talk to it.
+#[derive(Clone)]
+pub(crate) struct Target {
+    /// Where to begin; empty when the local network is asked.
+    pub(crate) nodes: Vec<Multiaddr>,
+    /// Whether the local network is asked.
+    pub(crate) mdns: bool,
+    /// The cluster.
+    pub(crate) cluster: Name,
+    /// Its key.
+    pub(crate) swarm_key: Option<PreSharedKey>,
+    /// All of this, in words.
+    pub(crate) tried: String,
+}
+
+/// A client, and the words for whom it asks.
+#[derive(Clone)]
+pub(crate) struct Session {
+    pub(crate) client: Client,
+    pub(crate) cluster: Name,
+    pub(crate) tried: String,
+}
+
+impl Target {
+    /// Chooses a node by `named` (the addresses the person gave) and `settings`.
+    pub(crate) fn choose(named: &[Multiaddr], settings: &Settings) -> Result<Target, CliError> {
+        let found = match () {
+            () if !named.is_empty() => Found::Named(named.to_vec()),
+            () if settings.is_given("data_dir") => match registry::find_in(&settings.data_dir) {
+                Some(entry) => Found::Running(entry),
+                None => return Err(nothing_runs_on(settings)),
+            },
+            () => match running_here(settings) {
+                Some(entry) => Found::Running(entry),
+                None if settings.mdns => Found::Network,
+                None => return Err(nothing_runs_here()),
+            },
+        };
+        found.into_target(settings)
+    }
+
+    /// What the client library is told.
+    pub(crate) fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::lan(self.cluster.clone());
+        config.nodes = self.nodes.clone();
+        config.mdns = self.mdns;
+        config.swarm_key = self.swarm_key;
+        config
+    }
+
+    /// A client of that node.
+    pub(crate) async fn connect(&self) -> Result<Session, CliError> {
+        let tried = self.tried.clone();
+        match Client::connect(self.config()).await {
+            Ok(client) => Ok(Session { client, cluster: self.cluster.clone(), tried }),
+            Err(error) => Err(CliError::Client { error, tried }),
+        }
+    }
+}
+
+impl Session {
+    /// `error`, with whom it concerns.
+    pub(crate) fn explain(&self, error: ClientError) -> CliError {
+        CliError::Client { error, tried: self.tried.clone() }
+    }
+}
+
+enum Found {
+    Named(Vec<Multiaddr>),
+    Running(Entry),
+    Network,
+}
+
+impl Found {
+    fn into_target(self, settings: &Settings) -> Result<Target, CliError> {
+        let (mut key_path, mut cluster) = (settings.swarm_key.clone(), settings.cluster.clone());
+        if let Found::Running(entry) = &self {
+            if !settings.is_given("cluster") {
+                cluster = entry.cluster.clone();
+            }
+            let its_key = entry.data_dir.join("swarm.key");
+            if !settings.is_given("swarm_key") {
+                key_path = its_key.exists().then_some(its_key);
+            }
+        }
+        let swarm_key = key_path.as_deref().map(swarm_key::load).transpose()?;
+        let (nodes, tried, mdns) = match self {
+            Found::Named(nodes) => (nodes.clone(), list(&nodes), false),
+            Found::Running(entry) => {
+                let tried = format!("{} of {}, at {}", entry.peer_id, entry.data_dir.display(), list(&entry.addresses));
+                (entry.addresses, tried, false)
+            }
+            Found::Network => (Vec::new(), format!("mDNS, for a node of cluster `{cluster}`"), true),
+        };
+        Ok(Target { nodes, mdns, cluster, swarm_key, tried })
+    }
+}
+
+/// The node that runs here: of the named cluster; without a name of the usual one, else of any.
+fn running_here(settings: &Settings) -> Option<Entry> {
+    let registry = Registry::of_user();
+    let of_cluster = registry.find(Some(&settings.cluster)).into_iter().next();
+    of_cluster.or_else(|| if settings.is_given("cluster") { None } else { registry.find(None).into_iter().next() })
+}
+
+fn list(addresses: &[Multiaddr]) -> String {
+    match addresses {
+        [] => "no address".to_owned(),
+        addresses => addresses.iter().map(Multiaddr::to_string).collect::<Vec<_>>().join(", "),
+    }
+}
+
+fn nothing_runs_on(settings: &Settings) -> CliError {
+    let dir = settings.data_dir.display();
+    let detail = format!(
+        "no node runs on {dir} (data_dir, {}); start it with `quorate start --data-dir {dir}`, or name another with --node",
+        settings.origin("data_dir").map_or_else(String::new, ToString::to_string)
+    );
+    CliError::NoNode { detail }
+}
+
+fn nothing_runs_here() -> CliError {
+    let detail = "no node runs here, and mdns is off; start one with `quorate start`, or name one with --node";
+    CliError::NoNode { detail: detail.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::PeerId;
+
+    use super::*;
+    use crate::cli::settings::{Raw, Sources};
+
+    fn settings(flags: &[(&'static str, &str)]) -> Settings {
+        let flag = |&(key, value): &(&'static str, &str)| (key, "--flag", Raw::One(value.to_owned()));
+        Settings::load(&Sources { flags: flags.iter().map(flag).collect(), ..Sources::default() }).unwrap()
+    }
+
+    #[test]
+    fn the_named_node_comes_first_and_the_local_network_is_left_alone() {
+        let address: Multiaddr = "/ip4/127.0.0.1/tcp/4001".parse().unwrap();
+        let target = Target::choose(std::slice::from_ref(&address), &settings(&[("data_dir", "/nowhere")])).unwrap();
+        assert_eq!((target.nodes, target.mdns), (vec![address], false));
+        assert!(target.tried.contains("/ip4/127.0.0.1/tcp/4001"));
+    }
+
+    #[test]
+    fn a_data_directory_on_which_nothing_runs_is_said_by_name() {
+        let Err(error) = Target::choose(&[], &settings(&[("data_dir", "/nowhere")])) else { panic!("no node") };
+        assert_eq!(error.exit().code(), 7);
+        assert!(error.to_string().contains("/nowhere"), "{error}");
+    }
+
+    #[test]
+    fn the_node_of_a_data_directory_brings_its_cluster_and_its_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = dir.path().to_str().unwrap();
+        let entry = Entry {
+            peer_id: PeerId::random(),
+            cluster: Name::new("prod").unwrap(),
+            pid: std::process::id(),
+            data_dir: dir.path().to_owned(),
+            addresses: vec!["/ip4/127.0.0.1/tcp/1".parse().unwrap()],
+        };
+        Registry::at(dir.path().join("run").join("quorate")).register(&entry).unwrap();
+        let key = swarm_key::generate();
+        std::fs::write(dir.path().join("swarm.key"), key.to_key_file()).unwrap();
+
+        let target = Target::choose(&[], &settings(&[("data_dir", text)])).unwrap();
+        assert_eq!((target.cluster.as_str(), target.nodes), ("prod", entry.addresses));
+        assert_eq!(target.swarm_key, Some(key));
+        let named = Target::choose(&[], &settings(&[("data_dir", text), ("cluster", "test")])).unwrap();
+        assert_eq!(named.cluster.as_str(), "test");
+    }
+}

@@ -1,0 +1,105 @@
+//! `quorate members`: who belongs to the cluster, and whom the asked member reaches.
+
+use comfy_table::{Table, presets};
+use serde_json::{Value as Json, json};
+
+use crate::{
+    cli::{
+        connect::Session,
+        error::CliError,
+        output::{Answer, Text},
+        text::peer_text,
+    },
+    ring::Ring,
+    wire::client::{MemberStatus, Reach},
+};
+
+/// Asks.
+pub(crate) async fn run(session: &Session) -> Result<Answer, CliError> {
+    let status = session.client.status().await.map_err(|error| session.explain(error))?;
+    let view = session.client.view();
+    Ok(answer(&status.members, view.ring.as_deref()))
+}
+
+fn answer(members: &[MemberStatus], ring: Option<&Ring>) -> Answer {
+    let json = members.iter().map(|member| {
+        let mut json = to_json(member);
+        json["addresses"] = member.profile.addresses.clone().into();
+        if let Some(ring) = ring {
+            json["held"] = ring.held_by(&member.node).count().into();
+            json["owned"] = ring.tokens_of(&member.node).len().into();
+        }
+        json
+    });
+    Answer::one(Json::Array(json.collect()), Text::Lines(table(members, ring)))
+}
+
+/// One member, as `status` tells it.
+pub(crate) fn to_json(member: &MemberStatus) -> Json {
+    json!({
+        "peer_id": peer_text(&member.node),
+        "name": member.profile.name.as_str(),
+        "state": word(member.state),
+        "membership": "member",
+        "zone": member.profile.zone.as_ref().map(|zone| zone.as_str()),
+        "weight": member.profile.weight,
+    })
+}
+
+/// All members for people.
+pub(crate) fn table(members: &[MemberStatus], ring: Option<&Ring>) -> String {
+    let mut table = new_table(["name", "state", "zone", "weight", "partitions", "heads", "peer id", "addresses"]);
+    for member in members {
+        let count = |count: Option<usize>| count.map_or_else(|| "-".to_owned(), |count| count.to_string());
+        table.add_row([
+            member.profile.name.to_string(),
+            word(member.state).to_owned(),
+            member.profile.zone.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+            member.profile.weight.to_string(),
+            count(ring.map(|ring| ring.held_by(&member.node).count())),
+            count(ring.map(|ring| ring.tokens_of(&member.node).len())),
+            peer_text(&member.node),
+            // A member's addresses are whatever it claims: kept from speaking to the terminal.
+            member.profile.addresses.iter().map(|text| text.escape_default().to_string()).collect::<Vec<_>>().join(" "),
+        ]);
+    }
+    to_lines(&table)
+}
+
+/// A table without frames, as all our tables are.
+pub(crate) fn new_table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(header);
+    table
+}
+
+/// The table's lines, without the blanks at their ends.
+pub(crate) fn to_lines(table: &Table) -> String {
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+fn word(state: Reach) -> &'static str {
+    match state {
+        Reach::Up => "up",
+        Reach::Suspect => "suspect",
+        Reach::Down => "down",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::samples::{ring, status};
+
+    #[test]
+    fn every_member_is_told_with_its_share() {
+        let members = status(&[Reach::Up, Reach::Down]).members;
+        let answer = answer(&members, Some(&ring(2)));
+        let Text::Lines(text) = &answer.text else { panic!("lines") };
+        assert!(text.contains("node-0") && text.contains("down") && text.contains("/ip4/127.0.0.1/tcp/4002"), "{text}");
+        let json = answer.into_single_json();
+        let shares: Vec<u64> = (0..2).map(|index| json[index]["owned"].as_u64().unwrap()).collect();
+        assert_eq!(shares.iter().sum::<u64>(), 16);
+        assert_eq!(json[0]["held"], 16);
+    }
+}

@@ -1,0 +1,320 @@
+//! The command line: words in, answers out.
+//!
+//! Each command has a file, computes an answer and prints nothing; [`output`] prints. Every command reaches a node as an
+//! ordinary client, through [`connect`]: there is no second door. The surface (words, JSON, exit codes) is a promise to
+//! scripts.
+
+use std::{collections::BTreeMap, env, ffi::OsString, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use libp2p::Multiaddr;
+
+pub mod output;
+pub mod error;
+pub mod settings;
+mod settings_values;
+mod text;
+mod connect;
+
+pub mod put;
+pub mod get;
+pub mod delete;
+pub mod scan;
+mod status;
+mod members;
+mod ring;
+pub mod inspect;
+pub mod history;
+
+pub mod import;
+mod export;
+mod lines;
+mod shell;
+mod shell_line;
+pub mod bench;
+mod bench_report;
+
+pub mod start;
+pub mod config;
+mod id;
+mod keygen;
+pub mod completions;
+
+#[cfg(test)]
+mod samples;
+
+use crate::cli::{
+    connect::{Session, Target},
+    error::{CliError, Exit},
+    output::{Answer, Format, Terminal},
+    put::ValueSource,
+    settings::{Raw, Settings, Sources},
+};
+
+/// A leaderless, replicated key-value store.
+#[derive(Debug, Parser)]
+#[command(name = "quorate", version)]
+pub struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+struct Common {
+    /// For people or for programs.
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    output: Format,
+    /// The node to ask, for example /ip4/192.168.1.7/tcp/4001; several where the first may be away.
+    #[arg(long, global = true, value_name = "MULTIADDR", env = "QUORATE_NODE", value_delimiter = ',')]
+    node: Vec<Multiaddr>,
+    /// The settings file, TOML.
+    #[arg(long, global = true, value_name = "FILE", env = "QUORATE_CONFIG")]
+    config: Option<PathBuf>,
+    /// The node's data; for other commands: ask the node that runs on it.
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// The cluster's name.
+    #[arg(long, global = true, value_name = "NAME")]
+    cluster: Option<String>,
+    /// The file with the cluster's key; see keygen.
+    #[arg(long, global = true, value_name = "FILE")]
+    swarm_key: Option<String>,
+    /// Leave the local network alone.
+    #[arg(long, global = true)]
+    no_mdns: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node
+    Start(start::StartArgs),
+    #[command(flatten)]
+    Client(ClientCommand),
+    /// Store the lines of a file: NDJSON {"key","value"}
+    Import(import::ImportArgs),
+    /// Write every key and value as NDJSON, sorted by key
+    Export,
+    /// A prompt; when not on a terminal: one command a line in, one JSON a line out
+    Shell,
+    /// Measure throughput and latency
+    Bench(bench::BenchArgs),
+    /// The settings, and where each came from
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// The identity of the node on the data directory
+    Id,
+    /// Make a key for a closed cluster: quorate keygen > swarm.key
+    Keygen,
+    /// The completions for a shell
+    Completions(completions::CompletionsArgs),
+}
+
+/// The commands that a node answers in one piece; the shell knows the same.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum ClientCommand {
+    /// Store a value
+    Put(put::PutArgs),
+    /// Read a key
+    Get(get::GetArgs),
+    /// Remove what a key holds
+    Delete(delete::DeleteArgs),
+    /// List keys that begin with a prefix
+    Scan(scan::ScanArgs),
+    /// Whether the cluster serves
+    Status,
+    /// Who belongs to the cluster
+    Members,
+    /// Who serves which partition
+    Ring,
+    /// What each replica holds of a key
+    Inspect(inspect::InspectArgs),
+    /// All membership changes
+    History(history::HistoryArgs),
+}
+
+/// Runs the command in `arguments` (the first is the program's name). Returns the exit code of the process.
+pub fn run(arguments: Vec<OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error, &arguments).code(),
+    };
+    let terminal = Terminal { format: cli.common.output };
+    let result = async_std::task::block_on(cli.run(terminal));
+    result.unwrap_or_else(|error| terminal.fail(&error)).code()
+}
+
+impl Cli {
+    async fn run(self, terminal: Terminal) -> Result<Exit, CliError> {
+        match self.command {
+            Command::Keygen => return terminal.show(keygen::run()),
+            Command::Completions(args) => return terminal.show(completions::run(args)),
+            _ => {}
+        }
+        let mut flags = self.common.to_flags();
+        if let Command::Start(args)
+        | Command::Config(config::ConfigCommand::Show(config::ShowArgs { start: args, .. })) = &self.command
+        {
+            flags.extend(args.to_flags());
+        }
+        let settings = Settings::load(&sources(self.common.config.clone(), flags))?;
+        let connect = async || Target::choose(&self.common.node, &settings)?.connect().await;
+        match self.command {
+            Command::Start(_) => start::run(&settings, terminal).await,
+            Command::Config(config::ConfigCommand::Show(args)) => terminal.show(config::show(&settings, &args)),
+            Command::Id => terminal.show(id::run(&settings)?),
+            Command::Client(command) => {
+                let session = connect().await?;
+                terminal.show(command.run(&session, ValueSource::Input).await?)
+            }
+            Command::Import(args) => terminal.show(import::run(&connect().await?, args).await?),
+            Command::Export => export::run(&connect().await?, terminal).await,
+            Command::Shell => shell::run(&connect().await?, &settings, terminal).await,
+            Command::Bench(args) => {
+                let target = Target::choose(&self.common.node, &settings)?;
+                terminal.show(bench::run(&target, args, terminal).await?)
+            }
+            Command::Keygen | Command::Completions(_) => Ok(Exit::Done),
+        }
+    }
+}
+
+impl ClientCommand {
+    /// Asks, and gives the answer.
+    pub(crate) async fn run(self, session: &Session, value_source: ValueSource) -> Result<Answer, CliError> {
+        match self {
+            ClientCommand::Put(args) => put::run(session, args.into_request(value_source)?).await,
+            ClientCommand::Get(args) => get::run(session, args.into_request()?).await,
+            ClientCommand::Delete(args) => delete::run(session, args.into_request()?).await,
+            ClientCommand::Scan(args) => scan::run(session, args).await,
+            ClientCommand::Status => status::run(session).await,
+            ClientCommand::Members => members::run(session).await,
+            ClientCommand::Ring => ring::run(session).await,
+            ClientCommand::Inspect(args) => inspect::run(session, args).await,
+            ClientCommand::History(args) => history::run(session, args).await,
+        }
+    }
+}
+
+impl Common {
+    fn to_flags(&self) -> Vec<(&'static str, &'static str, Raw)> {
+        let texts = [
+            ("data_dir", "--data-dir", &self.data_dir),
+            ("cluster", "--cluster", &self.cluster),
+            ("swarm_key", "--swarm-key", &self.swarm_key),
+        ];
+        let mut flags = given(texts);
+        if self.no_mdns {
+            flags.push(("mdns", "--no-mdns", Raw::One("false".to_owned())));
+        }
+        flags
+    }
+}
+
+/// The flags that were given.
+pub(crate) fn given<const N: usize>(
+    texts: [(&'static str, &'static str, &Option<String>); N],
+) -> Vec<(&'static str, &'static str, Raw)> {
+    let flag = |(key, flag, text): (_, _, &Option<String>)| Some((key, flag, Raw::One(text.clone()?)));
+    texts.into_iter().filter_map(flag).collect()
+}
+
+fn sources(file: Option<PathBuf>, flags: Vec<(&'static str, &'static str, Raw)>) -> Sources {
+    let text = |text: OsString| text.to_string_lossy().into_owned();
+    let variables: BTreeMap<String, String> = env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    Sources { file, variables, flags, host }
+}
+
+/// Says what is wrong with the command line; or gives the help that was asked for.
+fn refuse(error: &clap::Error, arguments: &[OsString]) -> Exit {
+    if !error.use_stderr() {
+        // Help and version. That nobody reads them is no failure.
+        let _ = error.print();
+        return Exit::Done;
+    }
+    let wants_json = arguments.windows(2).any(|pair| (pair[0] == "-o" || pair[0] == "--output") && pair[1] == "json")
+        || arguments
+            .iter()
+            .any(|argument| argument == "-ojson" || argument == "--output=json" || argument == "-o=json");
+    if wants_json {
+        let detail = error.render().to_string().trim_end().to_owned();
+        return Terminal { format: Format::Json }.fail(&CliError::Usage { detail });
+    }
+    // The exit code tells it as well.
+    let _ = error.print();
+    Exit::Usage
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(shlex::split(line).unwrap())
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_documented_form_is_understood() {
+        for line in [
+            "quorate start --data-dir d --name n --listen /ip4/127.0.0.1/tcp/0 --listen /ip6/::1/tcp/0 --join \
+             /ip4/127.0.0.1/tcp/1 --no-mdns --cluster c --swarm-key f --zone z --weight 2 --replicas 3 --partitions 64 \
+             --config f -o json",
+            "quorate put k v --w 2 --strict --ttl 1h",
+            "quorate put k - --context abc",
+            "quorate put k --overwrite",
+            "quorate put k -5 --create",
+            "quorate get k --r all --strict",
+            "quorate get k --local -o json --node /ip4/127.0.0.1/tcp/1",
+            "quorate delete k --context abc --w one",
+            "quorate scan p --limit 7",
+            "quorate import -",
+            "quorate export",
+            "quorate shell",
+            "quorate bench --clients 16 --seconds 10 --value-size 1024 --mix 50:50 --keys 10000 --connections 2",
+            "quorate status",
+            "quorate members",
+            "quorate ring",
+            "quorate history --verify",
+            "quorate config show --origin --replicas 2",
+            "quorate inspect k",
+            "quorate id",
+            "quorate keygen",
+            "quorate completions bash",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
+        }
+    }
+
+    #[test]
+    fn contradictions_and_strange_words_are_refused() {
+        for line in [
+            "quorate put k v --create --overwrite",
+            "quorate put k v --create --context x",
+            "quorate get k --r 0",
+            "quorate get k --local --r one",
+            "quorate put k v --ttl 1",
+            "quorate bench --mix 60:50",
+            "quorate fetch k",
+            "quorate",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_misused_command_line_ends_with_its_own_code() {
+        let arguments = |line: &str| shlex::split(line).unwrap().into_iter().map(OsString::from).collect();
+        assert_eq!(run(arguments("quorate fetch -o json")), 2);
+        assert_eq!(run(arguments("quorate get k --data-dir /nowhere/at/all -o json")), 7);
+    }
+}

@@ -1,0 +1,54 @@
+//! A small cluster to test the answers with.
+
+use libp2p::identity::Keypair;
+
+use crate::{
+    digest::Digest,
+    ident::{Name, NodeId},
+    membership::change::{Parameters, Profile},
+    ring::{Ring, RingMember, token::PartitionCount},
+    runtime::identity,
+    wire::client::{MemberStatus, Reach, Status},
+};
+
+/// The node with this number; always the same, and a sound public key.
+pub(crate) fn node(number: u8) -> NodeId {
+    let keypair = Keypair::ed25519_from_bytes([number + 1; 32]).unwrap();
+    identity::node_id(&keypair.public().to_peer_id()).unwrap()
+}
+
+/// The ring of so many nodes: 16 partitions, 3 replicas.
+pub(crate) fn ring(count: usize) -> Ring {
+    let member = |number| RingMember { id: node(number), placement: node(number), zone: None, weight: 1 };
+    let members = (0..u8::try_from(count).unwrap()).map(member).collect();
+    Ring::new(members, PartitionCount::new(16).unwrap(), 3)
+}
+
+/// What node 0 says of a cluster whose members are in these states.
+pub(crate) fn status(states: &[Reach]) -> Status {
+    let member = |(number, &state): (u8, &Reach)| MemberStatus {
+        node: node(number),
+        profile: Profile {
+            name: Name::new(&format!("node-{number}")).unwrap(),
+            zone: None,
+            weight: 1,
+            addresses: vec![format!("/ip4/127.0.0.1/tcp/{}", 4001 + u16::from(number))],
+        },
+        state,
+    };
+    Status {
+        node: node(0),
+        cluster: Name::new("quorate").unwrap(),
+        parameters: Some(Parameters { partitions: PartitionCount::new(16).unwrap(), replicas: 3 }),
+        members: (0..).zip(states).map(member).collect(),
+        change_count: 4,
+        history: Digest([7; 32]),
+        held_partitions: 16,
+        owned_partitions: 5,
+        key_count: 100,
+        commit_count: 10,
+        write_count: 40,
+        damaged_count: 0,
+        store_failure: None,
+    }
+}

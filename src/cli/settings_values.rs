@@ -1,0 +1,54 @@
+//! The rule of each kind of setting: from text to a value that cannot be wrong, or the rule in words.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use crate::{
+    ident::{IdentError, Name},
+    limits::{NAME_LIMIT_BYTES, REPLICA_COUNT_MAX, WEIGHT_MAX},
+    ring::token::{PartitionCount, PartitionCountError},
+    store::lmdb::Durability,
+};
+
+pub(crate) fn parse_name(text: &str) -> Result<Name, String> {
+    let rule = |_: IdentError| format!("it must have 1 to {NAME_LIMIT_BYTES} bytes and no control characters");
+    Name::new(text).map_err(rule)
+}
+
+pub(crate) fn parse_bool(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "it must be true or false".to_owned())
+}
+
+pub(crate) fn parse_weight(text: &str) -> Result<u16, String> {
+    let weight = text.parse().ok().filter(|weight| (1..=WEIGHT_MAX).contains(weight));
+    weight.ok_or_else(|| format!("it must be a whole number from 1 to {WEIGHT_MAX}"))
+}
+
+pub(crate) fn parse_replicas(text: &str) -> Result<u8, String> {
+    let replicas = text.parse().ok().filter(|replicas| (1..=REPLICA_COUNT_MAX).contains(replicas));
+    replicas.ok_or_else(|| format!("it must be a whole number from 1 to {REPLICA_COUNT_MAX}"))
+}
+
+pub(crate) fn parse_partitions(text: &str) -> Result<PartitionCount, String> {
+    let count = text.parse().map_err(|_| "it must be a power of two".to_owned())?;
+    PartitionCount::new(count).map_err(|error: PartitionCountError| error.to_string())
+}
+
+pub(crate) fn parse_durability(text: &str) -> Result<Durability, String> {
+    match text {
+        "sync" => Ok(Durability::Sync),
+        "periodic" => Ok(Durability::Periodic),
+        _ => Err("it must be `sync` or `periodic`".to_owned()),
+    }
+}
+
+pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.001..=86_400.0).contains(seconds));
+    let rule = || "it must be a number of seconds from 0.001 to 86400, fractions allowed".to_owned();
+    seconds.map(Duration::from_secs_f64).ok_or_else(rule)
+}
+
+pub(crate) fn parse_each<'a, T: FromStr<Err: fmt::Display>>(
+    texts: impl Iterator<Item = &'a str>,
+) -> Result<Vec<T>, String> {
+    texts.map(|text| text.parse().map_err(|error| format!("`{text}` will not do: {error}"))).collect()
+}

@@ -1,0 +1,76 @@
+//! Tests of what `start` says and is told.
+
+use super::*;
+use crate::cli::{samples::node, settings::Sources};
+
+fn settings(flags: &[(&'static str, &str)]) -> Settings {
+    let flag = |&(key, value): &(&'static str, &str)| (key, "--flag", Raw::One(value.to_owned()));
+    let sources = Sources { flags: flags.iter().map(flag).collect(), host: "h".to_owned(), ..Sources::default() };
+    Settings::load(&sources).unwrap()
+}
+
+fn announcer(flags: &[(&'static str, &str)]) -> Announcer {
+    Announcer::new(&settings(flags), PeerId::random(), Terminal { format: Format::Json })
+}
+
+fn address(text: &str) -> Multiaddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn a_node_that_was_told_whom_to_join_never_founds() {
+    let founding = |flags: &[_]| to_runtime(&settings(flags)).unwrap().node.founding;
+    assert_eq!(founding(&[("join", "/ip4/127.0.0.1/tcp/1")]), Founding::Never);
+    let window = [("discovery_window", "0.5")];
+    assert_eq!(founding(&window), Founding::After(std::time::Duration::from_millis(500)));
+}
+
+#[test]
+fn a_key_closes_the_cluster() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("key");
+    std::fs::write(&path, libp2p::pnet::PreSharedKey::new([7; 32]).to_key_file()).unwrap();
+    let closed = to_runtime(&settings(&[("swarm_key", path.to_str().unwrap())])).unwrap();
+    assert_eq!((closed.node.cluster_secret, closed.swarm_key.is_some()), (Some(vec![7; 32]), true));
+    let open = to_runtime(&settings(&[("data_dir", "/nowhere")])).unwrap();
+    assert_eq!((open.node.cluster_secret, open.swarm_key.is_some()), (None, false));
+    assert_eq!(to_runtime(&settings(&[("swarm_key", "/nowhere")])).err().unwrap().exit().code(), 2);
+}
+
+#[test]
+fn the_first_event_says_where_the_node_is() {
+    let announcer = announcer(&[("data_dir", "/data")]);
+    let address = with_peer(&address("/ip4/127.0.0.1/tcp/1"), announcer.peer);
+    let json = announcer.ready_json(std::slice::from_ref(&address));
+    let fields: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(fields, ["event", "peer_id", "name", "cluster", "data_dir", "addresses"]);
+    assert_eq!((&json["event"], &json["data_dir"]), (&json!("ready"), &json!("/data")));
+    assert!(json["addresses"][0].as_str().unwrap().ends_with(&format!("/p2p/{}", announcer.peer)));
+    assert_eq!(with_peer(&address, announcer.peer), address);
+}
+
+#[test]
+fn events_wait_until_the_node_serves() {
+    let mut announcer = announcer(&[]);
+    announcer.announce(Notice::Event(Event::MemberJoined(node(0)))).unwrap();
+    assert_eq!(announcer.waiting.len(), 1);
+    assert_eq!(announcer.waiting[0]["event"], "member_joined");
+    assert_eq!(announcer.announce(Notice::Fatal("disk".to_owned())).unwrap_err().to_string(), "disk");
+}
+
+#[test]
+fn the_line_for_the_next_machine_names_an_address_that_it_can_reach() {
+    let far = address("/ip4/192.168.1.7/tcp/1");
+    let addresses = [address("/ip4/127.0.0.1/tcp/1"), address("/ip6/fe80::1/tcp/1"), far.clone()];
+    assert_eq!(best_address(&addresses), Some(&far));
+    assert_eq!(best_address(&addresses[..2]), Some(&addresses[0]));
+    let text = announcer(&[("cluster", "prod")]).ready_text(&addresses);
+    assert!(text.contains("quorate start --join /ip4/192.168.1.7/tcp/1 --cluster prod"), "{text}");
+}
+
+#[test]
+fn people_are_warned_of_an_open_cluster_and_of_lazy_disks() {
+    let text = announcer(&[("durability", "periodic"), ("data_dir", "/nowhere")]).introduction();
+    assert!(text.contains("open cluster") && text.contains("PERIODIC") && text.contains("/nowhere"), "{text}");
+    assert!(!announcer(&[("swarm_key", "key")]).introduction().contains("open cluster"));
+}

@@ -1,0 +1,259 @@
+//! How bytes, contexts, times and quantities look as text and in JSON.
+//!
+//! Bytes that are UTF-8 stand as they are, others in base64 under a name that says so. A context is base64url without
+//! padding. Pure functions; nothing here prints.
+
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt as _,
+    time::Duration,
+};
+
+use base64::{Engine as _, engine::general_purpose};
+use libp2p::PeerId;
+use serde_json::{Map, Value as Json};
+
+use crate::{
+    causality::{context::Context, version_vector::VersionVector},
+    cli::error::CliError,
+    clock::WallTime,
+    ident::{IdentError, Key, NodeId, Value},
+    limits::REPLICA_COUNT_MAX,
+    runtime::identity,
+    wire::client::Consistency,
+};
+
+/// `{"<name>": …}` for UTF-8, else `{"<name>_base64": …}`, added to `object`.
+pub(crate) fn add_bytes(object: &mut Map<String, Json>, name: &str, bytes: &[u8]) {
+    match str::from_utf8(bytes) {
+        Ok(text) => object.insert(name.to_owned(), text.into()),
+        Err(_) => object.insert(format!("{name}_base64"), general_purpose::STANDARD.encode(bytes).into()),
+    };
+}
+
+/// Takes the bytes that [`add_bytes`] put under `name` out of `object`; nothing when neither form is there.
+pub(crate) fn take_bytes(object: &mut Map<String, Json>, name: &str) -> Result<Option<Vec<u8>>, String> {
+    let coded_name = format!("{name}_base64");
+    match (object.remove(name), object.remove(&coded_name)) {
+        (None, None) => Ok(None),
+        (Some(Json::String(text)), None) => Ok(Some(text.into_bytes())),
+        (None, Some(Json::String(coded))) => match general_purpose::STANDARD.decode(&coded) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) => Err(format!("`{coded_name}` is not base64: {error}")),
+        },
+        (Some(_), Some(_)) => Err(format!("`{name}` and `{coded_name}` exclude each other")),
+        (Some(_), None) => Err(format!("`{name}` must be a string")),
+        (None, Some(_)) => Err(format!("`{coded_name}` must be a string")),
+    }
+}
+
+/// The object that names `key` alone.
+pub(crate) fn key_json(key: &Key) -> Map<String, Json> {
+    let mut object = Map::new();
+    add_bytes(&mut object, "key", key.as_bytes());
+    object
+}
+
+/// Bytes for people: text as it is when it is printable, else with escapes.
+pub(crate) fn printable(bytes: &[u8]) -> String {
+    match str::from_utf8(bytes) {
+        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        Ok(_) | Err(_) => bytes.escape_ascii().to_string(),
+    }
+}
+
+/// A key as it was typed.
+pub(crate) fn key_of(typed: &OsStr) -> Result<Key, CliError> {
+    new_key(typed.as_bytes())
+}
+
+/// `bytes` as a key.
+pub(crate) fn new_key(bytes: &[u8]) -> Result<Key, CliError> {
+    Key::new(bytes).map_err(refuse)
+}
+
+/// `bytes` as a value.
+pub(crate) fn new_value(bytes: &[u8]) -> Result<Value, CliError> {
+    Value::new(bytes).map_err(refuse)
+}
+
+fn refuse(error: IdentError) -> CliError {
+    match error {
+        IdentError::KeyTooLong { .. } | IdentError::ValueTooLong { .. } => {
+            CliError::TooLarge { detail: error.to_string() }
+        }
+        IdentError::KeyEmpty | IdentError::NameInvalid => CliError::Usage { detail: error.to_string() },
+    }
+}
+
+/// A context as clients hold it.
+pub(crate) fn context_text(context: &Context) -> String {
+    general_purpose::URL_SAFE_NO_PAD.encode(context.as_bytes())
+}
+
+/// A context as a client gives it back.
+pub(crate) fn parse_context(text: &str) -> Result<Context, CliError> {
+    let refused = |reason: String| CliError::InvalidContext { detail: reason };
+    let bytes = general_purpose::URL_SAFE_NO_PAD
+        .decode(text)
+        .map_err(|error| refused(format!("the context is not base64url without padding: {error}")))?;
+    Context::new(bytes).map_err(|error| refused(error.to_string()))
+}
+
+/// `one`, `quorum`, `all` or a number of replicas.
+pub(crate) fn parse_consistency(text: &str) -> Result<Consistency, String> {
+    match text {
+        "one" => Ok(Consistency::One),
+        "quorum" => Ok(Consistency::Quorum),
+        "all" => Ok(Consistency::All),
+        _ => match text.parse() {
+            Ok(count) if (1..=REPLICA_COUNT_MAX).contains(&count) => Ok(Consistency::Count(count)),
+            Ok(_) | Err(_) => {
+                Err(format!("it must be `one`, `quorum`, `all` or a number from 1 to {REPLICA_COUNT_MAX}"))
+            }
+        },
+    }
+}
+
+/// A whole number and its unit: `90s`, `30m`, `1h`, `7d`.
+pub(crate) fn parse_ttl(text: &str) -> Result<Duration, String> {
+    let rule = || "it must be a whole number above zero and a unit: `90s`, `30m`, `1h` or `7d`".to_owned();
+    let unit_at = text.len().checked_sub(1).filter(|&at| text.is_char_boundary(at)).ok_or_else(rule)?;
+    let (number, unit) = text.split_at(unit_at);
+    let unit_seconds: u64 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(rule()),
+    };
+    let number: u64 = number.parse().map_err(|_| rule())?;
+    let seconds = number.checked_mul(unit_seconds).filter(|&seconds| (1..=TTL_SECONDS_MAX).contains(&seconds));
+    seconds.map(Duration::from_secs).ok_or_else(|| format!("{}, at most 36500d", rule()))
+}
+
+/// Longest time to live: a hundred years, so that no sum of times overflows.
+const TTL_SECONDS_MAX: u64 = 36_500 * 86_400;
+
+/// `12.5 µs`, `3.4 ms`, `1.20 s`.
+pub(crate) fn duration_text(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    match seconds {
+        _ if seconds < 1e-3 => format!("{:.1} µs", seconds * 1e6),
+        _ if seconds < 1.0 => format!("{:.2} ms", seconds * 1e3),
+        _ => format!("{seconds:.2} s"),
+    }
+}
+
+/// `2026-11-23T02:44:17.123Z`.
+pub(crate) fn time_text(time: WallTime) -> String {
+    let (seconds, millis) = (time.0 / 1_000, time.0 % 1_000);
+    let (year, month, day) = date_of(seconds / 86_400);
+    let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+}
+
+/// Year, month and day, so many days after 1970-01-01 in the Gregorian calendar.
+fn date_of(days: u64) -> (u64, u64, u64) {
+    // Counted from 0000-03-01: with the leap day last, the months before it have one pattern of lengths, 153 days in
+    // every five of them.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+/// How libp2p, and therefore everybody, names `node`.
+pub(crate) fn peer_text(node: &NodeId) -> String {
+    // A member has signed with its key, so the key is one.
+    identity::peer_id(node).as_ref().map_or_else(|| format!("{node:?}"), PeerId::to_string)
+}
+
+/// A clock as an object: `{"<node number, hexadecimal>.<epoch>": counter}`.
+pub(crate) fn clock_json(clock: &VersionVector) -> Json {
+    let entry = |dot: crate::causality::dot::Dot| {
+        (format!("{:016x}.{}", dot.actor.node, dot.actor.epoch), Json::from(dot.counter))
+    };
+    Json::Object(clock.iter().map(entry).collect())
+}
+
+/// All of `bytes` as an argument, whatever they are.
+pub(crate) fn os_string(bytes: Vec<u8>) -> OsString {
+    std::os::unix::ffi::OsStringExt::from_vec(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causality::dot::Actor;
+
+    #[test]
+    fn bytes_survive_the_way_through_json() {
+        for bytes in [b"text".as_slice(), b"", "ümläut \u{1f600}\n\0".as_bytes(), &[0xff, 0, 0x80]] {
+            let mut object = Map::new();
+            add_bytes(&mut object, "value", bytes);
+            assert_eq!(object.contains_key("value"), str::from_utf8(bytes).is_ok());
+            assert_eq!(take_bytes(&mut object, "value").unwrap().as_deref(), Some(bytes));
+            assert!(object.is_empty());
+        }
+    }
+
+    #[test]
+    fn bytes_in_two_forms_or_in_none_are_told_apart() {
+        let take = |text: &str| take_bytes(&mut serde_json::from_str(text).unwrap(), "key");
+        assert_eq!(take("{}"), Ok(None));
+        assert!(take(r#"{"key":"a","key_base64":"YQ=="}"#).is_err());
+        assert!(take(r#"{"key":7}"#).is_err());
+        assert!(take(r#"{"key_base64":"%"}"#).unwrap_err().contains("not base64"));
+    }
+
+    #[test]
+    fn a_context_keeps_its_bytes_as_text() {
+        let context = Context::new(vec![0xfb, 0xff, 0, 1]).unwrap();
+        assert_eq!(context_text(&context), "-_8AAQ");
+        assert_eq!(parse_context("-_8AAQ").unwrap(), context);
+        for text in ["+/8AAQ", "-_8AAQ==", "é"] {
+            assert!(matches!(parse_context(text), Err(CliError::InvalidContext { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_to_live_has_a_number_and_a_unit() {
+        for (text, seconds) in [("90s", 90), ("30m", 1_800), ("1h", 3_600), ("7d", 604_800)] {
+            assert_eq!(parse_ttl(text), Ok(Duration::from_secs(seconds)));
+        }
+        for text in ["", "1", "h", "0s", "-1h", "1.5h", "1 h", "1w", "1µ", "99999999999999999999d", "36501d"] {
+            assert!(parse_ttl(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_consistency_is_a_word_or_a_number_of_replicas() {
+        assert_eq!(parse_consistency("quorum"), Ok(Consistency::Quorum));
+        assert_eq!(parse_consistency("2"), Ok(Consistency::Count(2)));
+        for text in ["0", "17", "300", "two", ""] {
+            assert!(parse_consistency(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_written_as_people_write_them() {
+        assert_eq!(time_text(WallTime(0)), "1970-01-01T00:00:00.000Z");
+        assert_eq!(time_text(WallTime(951_782_400_000)), "2000-02-29T00:00:00.000Z");
+        assert_eq!(time_text(WallTime(1_709_251_199_999)), "2024-02-29T23:59:59.999Z");
+        assert_eq!(time_text(WallTime(4_107_542_400_000)), "2100-03-01T00:00:00.000Z");
+        assert_eq!(duration_text(Duration::from_micros(12)), "12.0 µs");
+        assert_eq!(duration_text(Duration::from_micros(3_456)), "3.46 ms");
+    }
+
+    #[test]
+    fn a_clock_names_each_actor_once() {
+        let mut clock = VersionVector::new();
+        clock.raise(Actor { node: 1, epoch: 2 }, 3);
+        assert_eq!(clock_json(&clock).to_string(), r#"{"0000000000000001.2":3}"#);
+    }
+}
