@@ -11,6 +11,9 @@ mod peer;
 mod status;
 mod upkeep;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
