@@ -5,6 +5,8 @@
 //! article, its merge the union of all siblings, and what is written back carries the context of what was read, so
 //! that it replaces exactly those.
 
+#![allow(clippy::print_stdout, reason = "an example speaks to its reader")]
+
 use std::{collections::BTreeSet, error::Error};
 
 use quorate::{

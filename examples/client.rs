@@ -1,4 +1,7 @@
 //! A client peer: finds the cluster, writes a key, reads it back.
+
+#![allow(clippy::print_stdout, reason = "an example speaks to its reader")]
+
 use quorate::client::{Client, ClientConfig, Write};
 use quorate::ident::{Key, Name, Value};
 use quorate::wire::client::Consistency;
