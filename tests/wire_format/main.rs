@@ -18,6 +18,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::annotate::annotate;
 
+/// Something to try with bytes.
+type Check<T> = Box<dyn Fn(&[u8]) -> T>;
+
 /// One message, what it was encoded to, and what becomes of other bytes.
 struct Case {
     name: &'static str,
@@ -25,9 +28,9 @@ struct Case {
     /// Bytes before and after the CBOR item: what they are, and how many.
     frame: Frame,
     /// Whether these bytes decode to the very value.
-    reads_back: Box<dyn Fn(&[u8]) -> bool>,
+    reads_back: Check<bool>,
     /// Decodes bytes that may be anything, and encodes again what came of it.
-    survive: Box<dyn Fn(&[u8])>,
+    survive: Check<()>,
 }
 
 /// What surrounds a CBOR item.
