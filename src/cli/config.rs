@@ -65,7 +65,7 @@ mod tests {
 
     fn answer(origin: bool) -> (Settings, Answer) {
         let flags = vec![("replicas", "--replicas", Raw::One("2".to_owned()))];
-        let settings = Settings::load(&Sources { flags, host: "h".to_owned(), ..Sources::default() }).unwrap();
+        let settings = Settings::load(&Sources { flags, host: "7".to_owned(), ..Sources::default() }).unwrap();
         let answer = show(&settings, &ShowArgs { origin, start: StartArgs::default() });
         (settings, answer)
     }
@@ -76,6 +76,7 @@ mod tests {
         assert!(KEYS.iter().all(|key| json[key].get("value").is_some() && json[key].get("origin").is_some()), "{json}");
         assert_eq!(json["replicas"], json!({ "value": 2, "origin": "flag --replicas" }));
         assert_eq!(json["listen"]["origin"], "default");
+        assert_eq!((&json["name"]["value"], &json["mdns"]["value"]), (&json!("7"), &json!(true)));
     }
 
     #[test]
