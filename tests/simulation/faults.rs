@@ -1,5 +1,7 @@
 //! What goes wrong in a run, and when: crashes, clean stops, cuts, failing commits, jumping clocks, an old disk.
 
+use quorate::store::{Store, WriteTxn};
+
 use crate::{cluster::Cluster, workload::Trust};
 
 /// The wake-up call of the faults; clients have smaller numbers.
@@ -83,8 +85,12 @@ pub(crate) fn isolate(cluster: &mut Cluster, index: usize) {
     }
 }
 
-/// Mends the network and starts whoever is off.
+/// Mends the network and the disks, and starts whoever is off.
 pub(crate) fn heal(cluster: &mut Cluster) {
     cluster.network.mend_all();
+    for machine in &cluster.machines {
+        // Uses up a failure that was to come.
+        let _ = machine.store.write().and_then(WriteTxn::commit);
+    }
     (0..cluster.machines.len()).for_each(|index| cluster.start(index));
 }
