@@ -132,10 +132,8 @@ impl Cluster {
     /// Computers with empty disks, all switched off, that see each other on the local network.
     pub(crate) fn new(seed: u64, setup: &Setup) -> Cluster {
         let mut dice = Dice::new(seed);
-        let parameters = Parameters {
-            partitions: PartitionCount::new(16).expect("a power of two"),
-            replicas: setup.replicas,
-        };
+        let parameters =
+            Parameters { partitions: PartitionCount::new(16).expect("a power of two"), replicas: setup.replicas };
         let machines: Vec<Machine> = (0..setup.nodes)
             .map(|index| {
                 let config = config(&format!("n{index}"), parameters);
@@ -286,9 +284,8 @@ impl Cluster {
     }
 
     fn next_timer(&self) -> Option<(u64, usize)> {
-        let timer_of = |(index, machine): (usize, &Machine)| {
-            Some((machine.process.as_ref()?.node.next_timeout()?.0, index))
-        };
+        let timer_of =
+            |(index, machine): (usize, &Machine)| Some((machine.process.as_ref()?.node.next_timeout()?.0, index));
         self.machines.iter().enumerate().filter_map(timer_of).min()
     }
 
@@ -448,9 +445,7 @@ impl Cluster {
     }
 
     fn drain(&mut self, index: usize) {
-        while let Some(effect) =
-            self.machines[index].process.as_mut().and_then(|process| process.node.poll_effect())
-        {
+        while let Some(effect) = self.machines[index].process.as_mut().and_then(|process| process.node.poll_effect()) {
             if let Some(trace) = &mut self.trace {
                 trace.update(format!("{} {index} {effect:?}\n", self.now_ms).as_bytes());
             }

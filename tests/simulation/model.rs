@@ -109,8 +109,7 @@ impl Model {
     fn is_replaced(&self, id: WriteId, writes: &[WriteId], checker: &Checker) -> bool {
         writes.iter().any(|other| {
             let write = self.write(*other);
-            let took_effect =
-                if write.is_delete { write.may_be_done } else { checker.dots_of(other.op()).len() > 0 };
+            let took_effect = if write.is_delete { write.may_be_done } else { checker.dots_of(other.op()).len() > 0 };
             *other != id && took_effect && write.shown.contains(&id)
         })
     }

@@ -26,7 +26,8 @@ fn seeds(count: u64) -> Vec<u64> {
     }
     match number("QUORATE_SEEDS") {
         Some(fresh) => {
-            let start = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |age| age.as_secs());
+            let start =
+                std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |age| age.as_secs());
             (0..fresh).map(|index| start * 1_000 + index).collect()
         }
         None => (1..=count).collect(),
