@@ -8,7 +8,11 @@ use std::{io, time::Duration};
 use futures::{TryFutureExt, future::Either};
 use libp2p::{
     PeerId, Transport,
-    core::{muxing::StreamMuxerBox, transport::Boxed, upgrade::Version},
+    core::{
+        muxing::StreamMuxerBox,
+        transport::Boxed,
+        upgrade::Version,
+    },
     identity::Keypair,
     noise,
     pnet::{PnetConfig, PreSharedKey},
@@ -37,9 +41,7 @@ pub fn build(
     yamux.set_max_num_streams(STREAM_COUNT_MAX);
     let transport = TcpTransport::new(config)
         .and_then(move |socket, _| match swarm_key {
-            Some(key) => {
-                Either::Left(PnetConfig::new(key).handshake(socket).map_ok(Either::Left).map_err(io::Error::other))
-            }
+            Some(key) => Either::Left(PnetConfig::new(key).handshake(socket).map_ok(Either::Left).map_err(io::Error::other)),
             None => Either::Right(futures::future::ok(Either::Right(socket))),
         })
         .upgrade(Version::V1Lazy)
