@@ -1,7 +1,5 @@
 //! Stories, told by hand.
 
-use std::time::Duration;
-
 use quorate::{
     config::Founding,
     ident::{Key, OpId, Value},
@@ -87,7 +85,7 @@ impl Cluster {
         let mut op = [0; 16];
         op.copy_from_slice(&self.dice.bytes()[..16]);
         let context = context.map(|stored| stored.context);
-        let value = Value::new(value.as_bytes()).unwrap();
+        let value = Value::new(value.as_bytes()).expect("a value");
         let put = Put { key: key_of(key), value, context, op: OpId(op), w, ttl_ms: None, budget_ms: 5_000 };
         Written(self.ask(node, ClientRequest::Put(put)))
     }
@@ -143,11 +141,12 @@ impl Cluster {
 }
 
 fn key_of(key: &str) -> Key {
-    Key::new(key.as_bytes()).unwrap()
+    Key::new(key.as_bytes()).expect("a key")
 }
 
 fn sorted(values: impl Iterator<Item = Value>) -> Vec<String> {
-    let mut values: Vec<String> = values.map(|value| String::from_utf8(value.as_bytes().to_vec()).unwrap()).collect();
+    let mut values: Vec<String> =
+        values.map(|value| String::from_utf8(value.as_bytes().to_vec()).expect("a text")).collect();
     values.sort();
     values
 }
@@ -365,7 +364,7 @@ fn a_request_passes_from_any_node_to_the_row_of_its_key() {
 fn nodes_that_start_a_minute_late_still_join() {
     let mut cluster = Cluster::new(16, &Setup::sound(3, 3));
     cluster.start(0);
-    cluster.run_for(Duration::from_secs(60).as_millis() as u64);
+    cluster.run_for(60_000);
     cluster.start(1);
     cluster.start(2);
     cluster.run_until(20_000, "all are members", checker::is_settled);
