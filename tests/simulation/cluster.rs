@@ -1,8 +1,9 @@
 //! A whole cluster in one thread: real nodes, simulated computers, and the queue of what happens next.
 //!
 //! A **step** is one happening, or one node's timer, and all effects that follow from it. Nothing is committed, and no
-//! message arrives, in the middle of a step. Whoever drives the cluster takes the [`Outcome`]s after each step. Equal
-//! seeds and equal calls give equal runs; the trace, when it is asked for, is a digest of every effect.
+//! message arrives, in the middle of a step. A computer that stands still takes everything later. Whoever drives the
+//! cluster takes the [`Outcome`]s after each step. Equal seeds and equal calls give equal runs; the trace, when it is
+//! asked for, is a digest of every effect.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -10,13 +11,12 @@ use std::{
 };
 
 use quorate::{
-    clock::Now,
     config::{Founding, NodeConfig},
     ident::{Key, Name, NodeId},
     membership::change::{Parameters, Profile},
     node::{
         Node, SendFailure,
-        effect::{ClientId, Effect, Event, InboundId, News, OutboundId, SeedIndex, Ticket},
+        effect::{ClientId, Event, InboundId, News, OutboundId, SeedIndex, Ticket},
     },
     replica::{Query, Rules},
     ring::token::PartitionCount,
@@ -28,7 +28,7 @@ use quorate::{
 };
 
 use crate::{
-    checker::{Checker, Violation},
+    checker::Checker,
     dice::Dice,
     machine::{Acknowledge, Machine, Results},
     network::{Network, Weather},
@@ -72,7 +72,7 @@ pub(crate) enum Outcome {
 
 /// Something that waits for its time.
 #[derive(Debug)]
-enum Happening {
+pub(crate) enum Happening {
     Request { from: ReturnAddress, to: usize, life: u64, request: Request },
     Response { to: usize, life: u64, outbound: OutboundId, result: Result<Response, SendFailure> },
     Announced { from: usize, to: usize, news: News },
@@ -89,7 +89,7 @@ enum Happening {
 
 /// Why a connection is noticed to be lost.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Cause {
+pub(crate) enum Cause {
     /// Nothing comes through; forgiven if that is over.
     Cut,
     /// The other process is gone.
@@ -98,12 +98,12 @@ enum Cause {
 
 /// Where the answer to a request goes.
 #[derive(Debug, Clone, Copy)]
-struct ReturnAddress {
-    node: usize,
-    life: u64,
-    outbound: OutboundId,
+pub(crate) struct ReturnAddress {
+    pub(crate) node: usize,
+    pub(crate) life: u64,
+    pub(crate) outbound: OutboundId,
     /// Who answers.
-    answerer: usize,
+    pub(crate) answerer: usize,
 }
 
 /// The simulated cluster.
@@ -119,13 +119,13 @@ pub(crate) struct Cluster {
     pub(crate) step_count: u64,
     happenings: BTreeMap<(u64, u64), Happening>,
     happening_count: u64,
-    indices: BTreeMap<NodeId, usize>,
-    inbounds: BTreeMap<InboundId, ReturnAddress>,
-    inbound_count: u64,
+    pub(crate) indices: BTreeMap<NodeId, usize>,
+    pub(crate) inbounds: BTreeMap<InboundId, ReturnAddress>,
+    pub(crate) inbound_count: u64,
     /// Which node owes an answer to a client.
-    asked: BTreeMap<u64, usize>,
+    pub(crate) asked: BTreeMap<u64, usize>,
     request_count: u64,
-    trace: Option<blake3::Hasher>,
+    pub(crate) trace: Option<blake3::Hasher>,
 }
 
 impl Cluster {
@@ -190,8 +190,11 @@ impl Cluster {
             }
             _ => {
                 let ((due, _), happening) = self.happenings.pop_first().expect("looking around goes on for ever");
-                self.now_ms = due;
-                self.happen(happening);
+                self.now_ms = self.now_ms.max(due);
+                match self.pause_left_ms(&happening) {
+                    0 => self.happen(happening),
+                    left_ms => self.later(left_ms, happening),
+                }
             }
         }
     }
@@ -253,43 +256,31 @@ impl Cluster {
         }
     }
 
-    /// Cuts one direction. Each side notices on its own, after a while.
-    pub(crate) fn cut(&mut self, from: usize, to: usize) {
-        self.network.cut(from, to);
-        for (node, peer) in [(from, to), (to, from)] {
-            if let Some((_, generation)) = self.network.believed(node, peer) {
-                let delay_ms = self.dice.between(300, 3_000);
-                self.later(delay_ms, Happening::Lost { node, peer, generation, cause: Cause::Cut });
-            }
-        }
-    }
-
-    fn gone(&mut self, index: usize, noticed_ms: u64) {
-        for peer in 0..self.machines.len() {
-            if let Some((_, generation)) = self.network.believed(index, peer) {
-                self.network.lose(index, peer, generation);
-            }
-            if let Some((_, generation)) = self.network.believed(peer, index) {
-                let delay_ms = self.dice.between(1, noticed_ms);
-                self.later(delay_ms, Happening::Lost { node: peer, peer: index, generation, cause: Cause::Crash });
-            }
-        }
-        self.inbounds.retain(|_, address| address.answerer != index);
-        let unknown: Vec<u64> =
-            self.asked.iter().filter(|(_, asked)| **asked == index).map(|(number, _)| *number).collect();
-        for number in unknown {
-            self.asked.remove(&number);
-            self.outcomes.push_back(Outcome::Unknown(number));
-        }
-    }
-
     fn next_timer(&self) -> Option<(u64, usize)> {
         let timer_of =
             |(index, machine): (usize, &Machine)| Some((machine.process.as_ref()?.node.next_timeout()?.0, index));
         self.machines.iter().enumerate().filter_map(timer_of).min()
     }
 
-    fn later(&mut self, delay_ms: u64, happening: Happening) {
+    /// How long the computer that this happens to still stands still.
+    fn pause_left_ms(&self, happening: &Happening) -> u64 {
+        let node = match happening {
+            Happening::Request { to: node, .. }
+            | Happening::Response { to: node, .. }
+            | Happening::Announced { to: node, .. }
+            | Happening::Identified { node, .. }
+            | Happening::Lost { node, .. }
+            | Happening::Commit { node, .. }
+            | Happening::Committed { node, .. }
+            | Happening::Queried { node, .. } => *node,
+            Happening::Dialled { .. } | Happening::Start { .. } | Happening::LookAround | Happening::Wake(_) => {
+                return 0;
+            }
+        };
+        self.machines[node].paused_until_ms.saturating_sub(self.now_ms)
+    }
+
+    pub(crate) fn later(&mut self, delay_ms: u64, happening: Happening) {
         self.happening_count += 1;
         self.happenings.insert((self.now_ms + delay_ms, self.happening_count), happening);
     }
@@ -339,209 +330,8 @@ impl Cluster {
         }
     }
 
-    fn lives(&self, index: usize, life: u64) -> bool {
+    pub(crate) fn lives(&self, index: usize, life: u64) -> bool {
         self.is_up(index) && self.machines[index].life == life
-    }
-
-    fn on_request(&mut self, from: ReturnAddress, to: usize, life: u64, request: Request) {
-        if !self.lives(to, life) || !self.network.is_open(from.node, to) {
-            return;
-        }
-        self.inbound_count += 1;
-        let inbound = InboundId(self.inbound_count);
-        self.inbounds.insert(inbound, from);
-        let asker = self.machines[from.node].id;
-        self.input(to, |node, now| node.handle_request(now, asker, inbound, request));
-    }
-
-    fn on_dialled(&mut self, from: usize, life: u64, to: usize, seed: Option<SeedIndex>) {
-        if !self.lives(from, life) {
-            return;
-        }
-        let (here, there) = (self.machines[from].id, self.machines[to].id);
-        let is_open = self.network.is_open(from, to) && self.network.is_open(to, from);
-        if !self.is_up(to) || !is_open {
-            if seed.is_none() {
-                self.input(from, |node, now| node.handle_news(now, News::DialFailed(there)));
-            }
-            return;
-        }
-        let lives = [(from, self.machines[from].life), (to, self.machines[to].life)];
-        let stands = |one: usize, other: usize, life: u64| {
-            self.network.believed(one, other).is_some_and(|(believed, _)| believed == life)
-        };
-        if stands(from, to, lives[1].1) && stands(to, from, lives[0].1) {
-            if seed.is_some() {
-                self.input(from, |node, now| node.handle_news(now, News::Connected { node: there, seed }));
-            }
-            return;
-        }
-        let generation = self.network.connect(lives[0], lives[1]);
-        self.input(from, |node, now| node.handle_news(now, News::Connected { node: there, seed }));
-        self.input(to, |node, now| node.handle_news(now, News::Connected { node: here, seed: None }));
-        for (node, peer) in [(from, to), (to, from)] {
-            let delay_ms = self.dice.between(1, 20);
-            self.later(delay_ms, Happening::Identified { node, peer, generation });
-        }
-    }
-
-    fn on_lost(&mut self, node: usize, peer: usize, generation: u64, cause: Cause) {
-        let is_over = self.network.is_open(node, peer) && self.network.is_open(peer, node);
-        if (cause == Cause::Cut && is_over) || !self.network.lose(node, peer, generation) {
-            return;
-        }
-        let lost = self.machines[peer].id;
-        self.input(node, |node, now| node.handle_news(now, News::Lost(lost)));
-    }
-
-    fn commit(&mut self, index: usize) {
-        let (touched, results) = self.machines[index].commit(self.now_ms);
-        self.checker.on_commit(&self.machines[index], &touched);
-        let life = self.machines[index].life;
-        let delay_ms = self.dice.between(0, 3);
-        self.later(delay_ms, Happening::Committed { node: index, life, results });
-        if let Some(process) = &mut self.machines[index].process {
-            process.is_committing = false;
-        }
-        self.commit_later(index);
-    }
-
-    fn commit_later(&mut self, index: usize) {
-        let is_slow = self.dice.permille(20);
-        let delay_ms = if is_slow { self.dice.between(50, 500) } else { self.dice.between(1, 8) };
-        let Machine { process: Some(process), life, .. } = &mut self.machines[index] else { return };
-        if !process.is_committing && !process.queue.is_empty() {
-            process.is_committing = true;
-            let life = *life;
-            self.later(delay_ms, Happening::Commit { node: index, life });
-        }
-    }
-
-    /// Nodes of one network find each other again and again.
-    fn look_around(&mut self) {
-        for node in 0..self.machines.len() {
-            for peer in 0..self.machines.len() {
-                let is_seen = self.is_up(peer) && self.network.is_open(peer, node);
-                if node != peer && is_seen && self.network.believed(node, peer).is_none() && self.has_mdns(node, peer) {
-                    let news = News::Discovered { node: self.machines[peer].id, addresses: Vec::new() };
-                    self.input(node, |node, now| node.handle_news(now, news));
-                }
-            }
-        }
-        self.later(1_000, Happening::LookAround);
-    }
-
-    /// Those with seeds are told whom to join, and use nothing else.
-    fn has_mdns(&self, node: usize, peer: usize) -> bool {
-        self.machines[node].seeds.is_empty() && self.machines[peer].seeds.is_empty()
-    }
-
-    /// One input to a node, and all that follows at once. Nothing when it is down.
-    fn input(&mut self, index: usize, input: impl FnOnce(&mut Node, Now)) {
-        let now = self.machines[index].now(self.now_ms);
-        let Some(process) = &mut self.machines[index].process else { return };
-        input(&mut process.node, now);
-        self.drain(index);
-    }
-
-    fn drain(&mut self, index: usize) {
-        while let Some(effect) = self.machines[index].process.as_mut().and_then(|process| process.node.poll_effect()) {
-            if let Some(trace) = &mut self.trace {
-                trace.update(format!("{} {index} {effect:?}\n", self.now_ms).as_bytes());
-            }
-            self.carry_out(index, effect);
-        }
-        self.checker.on_step(index, &mut self.machines[index]);
-    }
-
-    fn carry_out(&mut self, index: usize, effect: Effect) {
-        let life = self.machines[index].life;
-        match effect {
-            Effect::Store { ticket, work } => {
-                let early = self.machines[index].enqueue(self.now_ms, ticket, work);
-                if let Some(results) = early {
-                    self.later(0, Happening::Committed { node: index, life, results });
-                }
-                self.commit_later(index);
-            }
-            Effect::Query { ticket, query } => {
-                let delay_ms = self.dice.between(0, 3);
-                self.later(delay_ms, Happening::Queried { node: index, life, ticket, query });
-            }
-            Effect::Send { to, request, due: _ } => {
-                for (node, outbound) in to {
-                    self.send(index, node, outbound, &request);
-                }
-            }
-            Effect::Respond { inbound, response } => self.respond(index, inbound, response),
-            Effect::Reply { client, response } => {
-                let outcome = match self.asked.remove(&client.0) {
-                    Some(_) => Outcome::Replied(client.0, response),
-                    None => return self.checker.report(Violation::AnsweredTwice { node: index }),
-                };
-                self.outcomes.push_back(outcome);
-            }
-            Effect::Publish(change) => {
-                for peer in (0..self.machines.len()).filter(|peer| *peer != index) {
-                    for delay_ms in self.network.delays_ms(&mut self.dice) {
-                        let news = News::Announced(change.clone());
-                        self.later(delay_ms, Happening::Announced { from: index, to: peer, news });
-                    }
-                }
-            }
-            Effect::Dial { node, .. } => {
-                if let Some(peer) = self.indices.get(&node).copied() {
-                    self.dial(index, peer, None);
-                }
-            }
-            Effect::DialSeed(seed) => {
-                if let Some(peer) = self.machines[index].seeds.get(seed.0).copied() {
-                    self.dial(index, peer, Some(seed));
-                }
-            }
-            Effect::Tell(event) => self.told.push((index, event)),
-        }
-    }
-
-    fn dial(&mut self, from: usize, to: usize, seed: Option<SeedIndex>) {
-        let life = self.machines[from].life;
-        let delay_ms = self.dice.between(1, 30);
-        self.later(delay_ms, Happening::Dialled { from, life, to, seed });
-    }
-
-    fn send(&mut self, index: usize, node: NodeId, outbound: OutboundId, request: &Request) {
-        let life = self.machines[index].life;
-        let peer = self.indices.get(&node).copied();
-        let link = peer.and_then(|peer| Some((peer, self.network.believed(index, peer)?.0)));
-        let Some((peer, peer_life)) = link else {
-            let result = Err(SendFailure::NotSent);
-            return self.later(1, Happening::Response { to: index, life, outbound, result });
-        };
-        let delays_ms = self.network.delays_ms(&mut self.dice);
-        if delays_ms.is_empty() && self.dice.permille(300) {
-            // Some losses are noticed by the sender.
-            let delay_ms = self.dice.between(10, 500);
-            let result = Err(SendFailure::Unknown);
-            self.later(delay_ms, Happening::Response { to: index, life, outbound, result });
-        }
-        for delay_ms in delays_ms {
-            let from = ReturnAddress { node: index, life, outbound, answerer: peer };
-            self.later(delay_ms, Happening::Request { from, to: peer, life: peer_life, request: request.clone() });
-        }
-    }
-
-    fn respond(&mut self, index: usize, inbound: InboundId, response: Response) {
-        let Some(address) = self.inbounds.remove(&inbound) else {
-            return self.checker.report(Violation::AnsweredTwice { node: index });
-        };
-        let ReturnAddress { node: to, life, outbound, .. } = address;
-        if !self.network.is_open(index, to) {
-            return;
-        }
-        for delay_ms in self.network.delays_ms(&mut self.dice) {
-            let result = Ok(response.clone());
-            self.later(delay_ms, Happening::Response { to, life, outbound, result });
-        }
     }
 
     /// Lets the disk of a node fail its next commit; it may have stored it all the same.

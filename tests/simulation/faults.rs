@@ -1,4 +1,4 @@
-//! What goes wrong in a run, and when: crashes, clean stops, cuts, failing commits, jumping clocks, an old disk.
+//! What goes wrong in a run, and when: crashes, clean stops, pauses, cuts, failing commits, jumping clocks, an old disk.
 
 use quorate::store::{Store, WriteTxn, memory::Snapshot};
 
@@ -34,7 +34,7 @@ impl Faults {
         }
         let count = cluster.machines.len();
         let (one, other) = (cluster.dice.index(count), cluster.dice.index(count));
-        match cluster.dice.below(16) {
+        match cluster.dice.below(17) {
             0..3 => {
                 let noticed_ms = if cluster.dice.permille(500) { 20 } else { 3_000 };
                 cluster.crash(one, noticed_ms);
@@ -55,7 +55,8 @@ impl Faults {
             8..11 => cluster.network.mend_all(),
             11..13 => cluster.fail_next_commit(one),
             13 => cluster.machines[one].wall_skew_ms = cluster.dice.below(120_000),
-            14 if self.trust == Trust::OneStoreLost => self.roll_back(cluster),
+            14 => cluster.machines[one].paused_until_ms = cluster.now_ms + cluster.dice.between(50, 4_000),
+            15 if self.trust == Trust::OneStoreLost => self.roll_back(cluster),
             _ => cluster.network.mend(one, other),
         }
         let delay_ms = cluster.dice.between(30, 900);

@@ -42,6 +42,8 @@ pub(crate) struct Machine {
     pub(crate) life: u64,
     /// Its wall clock, less the true time.
     pub(crate) wall_skew_ms: u64,
+    /// Until when it stands still, process, disk and all.
+    pub(crate) paused_until_ms: u64,
     /// The ring it was last seen with.
     pub(crate) ring: Option<Arc<Ring>>,
     signer: Signer,
@@ -69,6 +71,7 @@ impl Machine {
             process: None,
             life: 0,
             wall_skew_ms: 0,
+            paused_until_ms: 0,
             ring: None,
             signer,
             rules,

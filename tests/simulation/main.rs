@@ -7,6 +7,8 @@
 #![allow(clippy::print_stdout, reason = "the counts are part of what a test says")]
 
 mod cluster;
+mod effects;
+mod connections;
 mod machine;
 mod network;
 mod dice;

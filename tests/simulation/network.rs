@@ -24,6 +24,8 @@ pub(crate) struct Weather {
 impl Weather {
     pub(crate) const FAIR: Weather =
         Weather { delay_max_ms: 5, slow_permille: 0, loss_permille: 0, double_permille: 0 };
+    pub(crate) const STORM: Weather =
+        Weather { delay_max_ms: 20, slow_permille: 100, loss_permille: 400, double_permille: 50 };
     pub(crate) const FOUL: Weather =
         Weather { delay_max_ms: 10, slow_permille: 30, loss_permille: 15, double_permille: 30 };
 }

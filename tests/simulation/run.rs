@@ -70,7 +70,10 @@ impl Play<'_> {
             self.until(60_000, checker::is_settled)?;
             checker::difference(self.cluster).map_or(Ok(()), Err)?;
         }
-        self.cluster.network.weather = Weather::FOUL;
+        self.cluster.network.weather = match plan.trust {
+            Trust::Full | Trust::OneStoreLost => Weather::FOUL,
+            Trust::Unsettled => Weather::STORM,
+        };
         let n = count.min(usize::from(plan.setup.replicas));
         self.workload = Some(Workload::new(plan.clients, n, plan.trust, self.cluster));
         self.faults = Some(Faults::new(plan.trust, self.cluster));

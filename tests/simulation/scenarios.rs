@@ -14,6 +14,7 @@ use crate::{
     checker::{self, Violation},
     cluster::{Cluster, Outcome, Setup},
     faults::{heal, isolate},
+    network::Weather,
 };
 
 /// The answer to a write, with what a story expects of it.
@@ -369,4 +370,15 @@ fn nodes_that_start_a_minute_late_still_join() {
     cluster.start(2);
     cluster.run_until(20_000, "all are members", checker::is_settled);
     assert_eq!(cluster.founders(), 1);
+}
+
+#[test]
+fn histories_whose_first_comparison_was_lost_are_compared_again() {
+    let mut cluster = Cluster::new(17, &Setup::sound(3, 3));
+    cluster.network.weather.loss_permille = 1_000;
+    (0..3).for_each(|node| cluster.start(node));
+    cluster.run_for(10_000);
+    assert_eq!(cluster.founders(), 3, "connected, they heard nothing of each other");
+    cluster.network.weather = Weather::FAIR;
+    cluster.run_until(10_000, "all are members", checker::is_settled);
 }
