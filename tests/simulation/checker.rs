@@ -26,6 +26,10 @@ pub(crate) enum Violation {
     NotDurable { write: WriteId, stores: usize, needed: usize },
     /// An acknowledged value is gone, and nobody who had seen it replaced it.
     Lost { write: WriteId, key: Key },
+    /// No replica remembers something that was acknowledged, such as a delete.
+    Forgotten { key: Key },
+    /// A value that an acknowledged write or delete replaced is back, though the replicas agree.
+    Returned { key: Key, dot: Dot },
     /// A read missed what had been acknowledged by an overlapping quorum before it began.
     StaleRead { key: Key },
     /// Something in a node grows beyond its bound.

@@ -3,7 +3,7 @@
 //! Per write it keeps what its writer had been *shown* (values, never clocks), and whether it was acknowledged. A
 //! value that was acknowledged must be present for ever, or have been replaced by a write or delete that took effect
 //! and whose writer had been shown it. It also keeps, per key and W, the clock of all that was acknowledged, against
-//! which reads of an overlapping quorum are held.
+//! which reads of an overlapping quorum are held; and per key what acknowledged writes and deletes have replaced.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use quorate::{
     wire::client::Consistency,
 };
 
-use crate::checker::Checker;
+use crate::checker::{Checker, Violation};
 
 /// A put or delete of the run, however often it is retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +25,7 @@ pub(crate) struct Model {
     writes: Vec<Write>,
     by_key: BTreeMap<Key, Vec<WriteId>>,
     acknowledged: BTreeMap<(Key, usize), VersionVector>,
+    replaced: BTreeMap<Key, VersionVector>,
 }
 
 struct Write {
@@ -74,9 +75,18 @@ impl Model {
         self.write_mut(id).may_be_done = true;
     }
 
-    /// A client was told that W = `w` replicas hold the write, whose clock is at least `clock`.
-    pub(crate) fn note_acknowledged(&mut self, id: WriteId, key: &Key, w: usize, clock: &VersionVector) {
+    /// A client was told that W = `w` replicas hold the write, whose clock is at least `clock` and which replaced all
+    /// that its `context` covers.
+    pub(crate) fn note_acknowledged(
+        &mut self,
+        id: WriteId,
+        key: &Key,
+        w: usize,
+        clock: &VersionVector,
+        context: &VersionVector,
+    ) {
         self.write_mut(id).is_acknowledged = true;
+        self.replaced.entry(key.clone()).or_default().join(context);
         self.acknowledged.entry((key.clone(), w)).or_default().join(clock);
     }
 
@@ -91,14 +101,24 @@ impl Model {
         Demand { clock }
     }
 
-    /// The first acknowledged value of `key` that `object` lacks though nobody who was shown it has replaced it.
-    pub(crate) fn lost(&self, key: &Key, object: &Object, checker: &Checker) -> Option<WriteId> {
-        let writes = self.by_key.get(key)?;
-        writes.iter().copied().find(|id| {
+    /// Holds `object`, on which all replicas of `key` agree, against everything that was acknowledged.
+    pub(crate) fn judge(&self, key: &Key, object: &Object, n: usize, checker: &Checker) -> Result<(), Violation> {
+        let writes: &[WriteId] = self.by_key.get(key).map_or(&[], Vec::as_slice);
+        for id in writes {
             let write = self.write(*id);
             let is_owed = write.is_acknowledged && !write.is_delete;
-            is_owed && object.sibling_of(id.op()).is_none() && !self.is_replaced(*id, writes, checker)
-        })
+            if is_owed && object.sibling_of(id.op()).is_none() && !self.is_replaced(*id, writes, checker) {
+                return Err(Violation::Lost { write: *id, key: key.clone() });
+            }
+        }
+        if !self.demand(key, n, n).is_met_by(object.clock()) {
+            return Err(Violation::Forgotten { key: key.clone() });
+        }
+        let is_replaced = |dot| self.replaced.get(key).is_some_and(|replaced| replaced.covers(dot));
+        match object.siblings().iter().find(|sibling| is_replaced(&sibling.dot)) {
+            Some(sibling) => Err(Violation::Returned { key: key.clone(), dot: sibling.dot }),
+            None => Ok(()),
+        }
     }
 
     /// All keys that were ever written to.

@@ -120,4 +120,4 @@ fn a_merge_that_drops_a_sibling_is_caught() {
 }
 
 /// Within so many seeds each planted bug must show.
-const CATCH_SEED_COUNT: u64 = 10;
+const CATCH_SEED_COUNT: u64 = 30;

@@ -128,9 +128,12 @@ impl Play<'_> {
             let Some(ring) = self.cluster.node(0).and_then(|node| node.view().ring.clone()) else { break };
             let head = ring.row(ring.partition_of(key))[0];
             let head = self.cluster.machines.iter().find(|machine| machine.id == head).expect("a member");
-            if let Some(write) = workload.model.lost(key, &head.object(key), &self.cluster.checker) {
-                return Err(Violation::Lost { write, key: key.clone() });
-            }
+            workload.model.judge(
+                key,
+                &head.object(key),
+                ring.row(ring.partition_of(key)).len(),
+                &self.cluster.checker,
+            )?;
         }
         Ok(())
     }

@@ -209,7 +209,7 @@ impl Workload {
             (Action::Write { id, request, w, shown, .. }, ClientResponse::Stored(stored)) => {
                 let key = request.key().expect("a write has a key").clone();
                 let clock = stored.context.open(&key, &self.context_key).expect("the context is of this key");
-                self.on_acknowledged(cluster, *id, &key, request, *w, &clock);
+                self.on_acknowledged(cluster, *id, request, *w, clock);
                 let mut shown = shown.clone();
                 shown.insert(*id);
                 self.remember(client, Known { key, context: stored.context, shown });
@@ -233,17 +233,21 @@ impl Workload {
         &mut self,
         cluster: &mut Cluster,
         id: WriteId,
-        key: &Key,
         request: &ClientRequest,
         w: Consistency,
-        clock: &VersionVector,
+        mut clock: VersionVector,
     ) {
         let needed = needed(w, self.n);
-        let is_delete = matches!(request, ClientRequest::Delete(_));
-        let stores = if is_delete {
-            Checker::stores_of_clock(&cluster.machines, key, clock)
-        } else {
-            cluster.checker.stores_of_put(&cluster.machines, key, id.op())
+        let (key, context, stores) = match request {
+            ClientRequest::Put(put) => {
+                let stores = cluster.checker.stores_of_put(&cluster.machines, &put.key, id.op());
+                (&put.key, put.context.as_ref(), stores)
+            }
+            ClientRequest::Delete(delete) => {
+                let stores = Checker::stores_of_clock(&cluster.machines, &delete.key, &clock);
+                (&delete.key, Some(&delete.context), stores)
+            }
+            other => panic!("{other:?} is no write"),
         };
         let is_owed = match self.trust {
             Trust::Full => true,
@@ -254,12 +258,12 @@ impl Workload {
             cluster.checker.report(Violation::NotDurable { write: id, stores, needed });
         }
         if is_owed {
-            let mut clock = clock.clone();
+            let context = context.map(|context| context.open(key, &self.context_key).expect("a node took it"));
             let mut dots = cluster.checker.dots_of(id.op());
             if let (Some(dot), None) = (dots.next(), dots.next()) {
                 clock.raise(dot.actor, dot.counter);
             }
-            self.model.note_acknowledged(id, key, needed, &clock);
+            self.model.note_acknowledged(id, key, needed, &clock, &context.unwrap_or_default());
         }
     }
 
