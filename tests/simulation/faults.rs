@@ -63,10 +63,8 @@ impl Faults {
         cluster.wake(delay_ms, FAULT);
     }
 
-    /// The first node's disk is copied, and goes back to that copy later, once; not beyond the node's last start.
-    ///
-    /// TODO(old disks): a disk from before the last start begins with a boot number that was used before, and draws
-    /// that boot's epochs once more until a peer has told it; a dot can then name two values.
+    /// The first node's disk is copied, and goes back to that copy later, once; not beyond the node's last start, which
+    /// would break a promise (see the story of a disk from before the last start).
     fn roll_back(&mut self, cluster: &mut Cluster) {
         let machine = &mut cluster.machines[0];
         if self.has_rolled_back || machine.process.is_none() {
