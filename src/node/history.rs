@@ -126,9 +126,7 @@ impl Node {
                 self.alarms.set(Alarm::FoundAfterAll, now.instant + window);
             }
             Founding::After(_) => {
-                let parameters = self.config.parameters;
-                self.tell(Event::Founded(parameters));
-                self.author(now, ChangeKind::Founded(parameters));
+                self.author(now, ChangeKind::Founded(self.config.parameters));
             }
             Founding::Never => {}
         }
@@ -180,9 +178,21 @@ impl Node {
         if result.is_ok() {
             let before = std::mem::replace(&mut self.records.history, history).summary();
             self.on_history_grown(now, &before, &batch);
+        } else if matches!(batch.origin, Origin::Here) {
+            // What peers said they say again; what this node has to say, nobody else does.
+            self.alarms.set(Alarm::SayAgain, now.instant + self.config.reconcile_interval);
         }
         self.settle(now, batch);
         self.stage_next(now);
+    }
+
+    /// What this node had to say of itself could not be stored: it is tried again, if it is still to be said.
+    pub(super) fn on_say_again(&mut self, now: Now) {
+        if self.records.history.is_empty() {
+            self.on_found_alarm(now, true);
+        } else {
+            self.become_member(now);
+        }
     }
 
     /// What a peer with `summary` lacks, as much as one message takes.
@@ -197,7 +207,8 @@ impl Node {
 
     /// Authors what a member must have said: that it joined, and what is new about it since.
     fn become_member(&mut self, now: Now) {
-        if self.records.history.is_empty() || !self.records.to_author.is_empty() {
+        let is_being_said = matches!(&self.records.staged, Some((_, batch)) if matches!(batch.origin, Origin::Here));
+        if self.records.history.is_empty() || !self.records.to_author.is_empty() || is_being_said {
             return;
         }
         let profile = self.config.profile.clone();
@@ -285,6 +296,9 @@ impl Node {
         }
         if matches!(batch.origin, Origin::Here) {
             for change in self.records.history.since(before, CHANGES_PER_MESSAGE_MAX) {
+                if let ChangeKind::Founded(parameters) = &change.kind {
+                    self.tell(Event::Founded(*parameters));
+                }
                 self.effects.push_back(Effect::Publish(change));
             }
         }
