@@ -29,6 +29,9 @@ use crate::{
 /// Most batches that wait while one is being stored.
 const WAITING_BATCHES_MAX: usize = 64;
 
+/// How many starts a restored store can lie behind. More is a lie: it would use up the boot numbers.
+const BOOTS_BEHIND_MAX: u64 = 1 << 20;
+
 /// What this node remembers for good, or is about to.
 #[derive(Debug)]
 pub(super) struct Records {
@@ -152,9 +155,7 @@ impl Node {
 
     /// A peer compares histories.
     pub(super) fn on_reconcile_request(&mut self, now: Now, from: NodeId, inbound: InboundId, reconcile: Reconcile) {
-        if !self.on_greeting(now, from, &reconcile) {
-            return self.respond(inbound, Response::Refused(Refusal::NotAMember));
-        }
+        self.on_greeting(from, &reconcile);
         let Reconcile { changes, summary, .. } = reconcile;
         self.stage(now, Batch { changes, origin: Origin::Request { from, inbound, theirs: summary } });
     }
@@ -162,7 +163,8 @@ impl Node {
     /// A peer has answered a comparison of histories, or not.
     pub(super) fn on_reconcile_response(&mut self, now: Now, from: NodeId, result: Result<Response, SendFailure>) {
         match result {
-            Ok(Response::Reconciled(reconcile)) if self.on_greeting(now, from, &reconcile) => {
+            Ok(Response::Reconciled(reconcile)) => {
+                self.on_greeting(from, &reconcile);
                 let Reconcile { changes, summary, .. } = reconcile;
                 self.stage(now, Batch { changes, origin: Origin::Response { from, theirs: summary } });
             }
@@ -362,32 +364,21 @@ impl Node {
         }
     }
 
-    /// Takes note of who the peer is. Returns whether to go on with it.
-    fn on_greeting(&mut self, now: Now, from: NodeId, greeting: &Reconcile) -> bool {
-        if from == self.me {
-            return self.on_double(greeting);
+    /// Takes note of the boot numbers that a member tells. Those of strangers mean nothing.
+    fn on_greeting(&mut self, from: NodeId, greeting: &Reconcile) {
+        if !self.view.members.contains_key(&from) {
+            return;
         }
         let known = self.records.peer_boots.get(&from).copied().unwrap_or(0);
-        if greeting.boot > known && self.view.members.contains_key(&from) {
+        if greeting.boot > known {
             self.records.peer_boots.insert(from, greeting.boot);
             self.store(TicketUse::Unwatched, Work::SavePeerBoot { node: from, boot: greeting.boot });
         }
-        if greeting.your_boot > self.records.boot {
+        let is_plausible = greeting.your_boot <= self.records.boot + BOOTS_BEHIND_MAX;
+        if greeting.your_boot > self.records.boot && is_plausible {
             self.tell(Event::StoreIsOld { seen: greeting.your_boot });
-            self.records.boot = greeting.your_boot.saturating_add(1);
+            self.records.boot = greeting.your_boot + 1;
             self.store(TicketUse::Unwatched, Work::RaiseBoot { seen: greeting.your_boot });
         }
-        let _ = now;
-        true
-    }
-
-    /// A process with this node's own identity: the one that started later, or drew the larger number, stops serving.
-    fn on_double(&mut self, greeting: &Reconcile) -> bool {
-        let mine = (self.records.boot, self.records.instance);
-        if mine > (greeting.boot, greeting.instance) && !self.refuses {
-            self.refuses = true;
-            self.tell(Event::IdentityInUse);
-        }
-        false
     }
 }

@@ -103,28 +103,18 @@ fn a_node_that_knows_a_cluster_does_not_found_another() {
 }
 
 #[test]
-fn of_two_processes_with_one_identity_the_later_refuses_to_serve() {
-    let mut node = node(1, 3, members(&[1], 3));
-    let me = node.id();
-    let earlier = Reconcile { boot: 4, your_boot: 0, instance: 1, summary: Summary::default(), changes: Vec::new() };
+fn only_a_member_is_believed_that_this_store_is_old() {
+    let mut node = node(1, 3, members(&[1, 2], 3));
+    let greeting = Reconcile { boot: 1, your_boot: 9, instance: 1, summary: Summary::default(), changes: Vec::new() };
+    let absurd = Reconcile { your_boot: u64::MAX, ..greeting.clone() };
+    let is_told = |node: &mut Node| effects(node).contains(&Effect::Tell(Event::StoreIsOld { seen: 9 }));
     effects(&mut node);
-    node.handle_request(at(1), me, InboundId(1), Request::Reconcile(earlier));
-    let told = effects(&mut node);
-    assert!(told.contains(&Effect::Tell(Event::IdentityInUse)), "{told:?}");
-    assert!(
-        told.contains(&Effect::Respond { inbound: InboundId(1), response: Response::Refused(Refusal::NotAMember) })
-    );
-    node.handle_client(at(2), ClientId(1), get("k"));
-    assert_refused(&effects(&mut node));
-}
-
-#[test]
-fn of_two_processes_with_one_identity_the_earlier_goes_on() {
-    let mut node = node(1, 3, members(&[1], 3));
-    let me = node.id();
-    let later = Reconcile { boot: 6, your_boot: 0, instance: 1, summary: Summary::default(), changes: Vec::new() };
-    node.handle_request(at(1), me, InboundId(1), Request::Reconcile(later));
-    assert!(!effects(&mut node).contains(&Effect::Tell(Event::IdentityInUse)));
+    node.handle_request(at(1), signer(3).node_id(), InboundId(1), Request::Reconcile(greeting.clone()));
+    assert!(!is_told(&mut node));
+    node.handle_request(at(1), signer(2).node_id(), InboundId(2), Request::Reconcile(absurd));
+    assert!(!is_told(&mut node));
+    node.handle_request(at(1), signer(2).node_id(), InboundId(3), Request::Reconcile(greeting));
+    assert!(is_told(&mut node));
 }
 
 #[test]
