@@ -155,7 +155,7 @@ const BANNED_IN_TESTS: &[Ban] = &[
     Ban { names: &["dbg!", "todo!", "unimplemented!"], except: &[], reason: "a leftover" },
     Ban {
         names: &["sleep"],
-        // Looks at a plain condition again and again, at most 10 s; and answers late on purpose.
+        // Looks at a plain condition again and again, at most 10 s; and spaces puts over a span of time.
         except: &["tests/client_unit/stage.rs", "tests/client_unit/operations.rs"],
         reason: "time in place of a condition: wait for the event, with a deadline",
     },
