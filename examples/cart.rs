@@ -5,6 +5,8 @@
 //! article, its merge the union of all siblings, and what is written back carries the context of what was read, so
 //! that it replaces exactly those.
 
+#![expect(clippy::print_stdout, reason = "that is how an example shows what it does")]
+
 use std::{collections::BTreeSet, error::Error};
 
 use quorate::{

@@ -1,4 +1,5 @@
 //! A client peer: finds the cluster, writes a key, reads it back.
+#![expect(clippy::print_stdout, reason = "that is how an example shows what it does")]
 use quorate::client::{Client, ClientConfig, Write};
 use quorate::ident::{Key, Name, Value};
 use quorate::wire::client::Consistency;

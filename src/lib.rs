@@ -1,19 +1,82 @@
 //! Quorate: a leaderless, replicated key-value store whose nodes are libp2p peers.
+//!
+//! A descendant of Amazon's Dynamo (DeCandia et al., "Dynamo: Amazon's highly available key-value store", SOSP 2007).
+//! Nodes of one network find each other; every one of them takes every request; concurrent writes survive side by side
+//! as siblings until somebody who has read them writes again.
+//!
+//! # The idea in five sentences
+//!
+//! 1. **Everything that decides is pure.** Ring, causality, quorums and membership history are values and state
+//!    machines: input and time come in as arguments, effects come out as values, and a whole cluster runs in one thread
+//!    under one seed.
+//! 2. **Everything that touches the world is thin.** `runtime` drives swarm, storage threads and timer; it translates
+//!    and forwards, and makes no protocol decision.
+//! 3. **A replica is a function of a transaction.** All stored data is read and changed through [`replica`].
+//! 4. **There is one way to merge.** Replication and read repair end in the same [`replica::Work::Merge`].
+//! 5. **Nothing is acknowledged before it is durable.** Answers are made from a [`replica::Done`], and that exists only
+//!    after the commit.
+//!
+//! # Levels
+//!
+//! A module uses only what lies below it; `tests/architecture` holds the table and the few arrows within a level.
+//!
+//! | Level | Modules | |
+//! |---|---|---|
+//! | 6 | `cli`, and the binary | what people type and read |
+//! | 5 | `runtime`, `client` | the shells: sockets, disk, clock (feature `node`) |
+//! | 4 | [`config`], [`node`] | the whole machine: inputs in, effects out |
+//! | 3 | [`replica`], [`quorum`] | one transaction; who must answer |
+//! | 2 | [`wire`], [`store`] | what nodes say to each other; tables under transactions |
+//! | 1 | [`ring`], [`causality`], [`membership`] | where keys live; what has been seen; who belongs |
+//! | 0 | [`limits`], [`digest`], [`clock`], [`ident`] | words |
+//!
+//! Without the feature `node` the crate is the pure core, levels 0 to 4. The libp2p protocols are a crate of their own,
+//! `quorate-behaviours`, which knows nothing of keys, rings or siblings.
+//!
+//! # The path of a put
+//!
+//! 1. [`node::Node::handle_client`] finds the key's row in the [`ring`]. A node outside the row forwards the request to
+//!    the first member of it that it reaches.
+//! 2. The coordinator opens the context and asks its store for a [`replica::Work::Write`].
+//! 3. The storage thread gathers what waits into one transaction; [`replica::values`] drops the siblings that the
+//!    context covers and mints a dot, under the rule of [`causality::epochs`]; one commit for the whole batch.
+//! 4. [`quorum::put`] gets the object and has it merged by the rest of the row. Each member merges, commits, answers.
+//! 5. At W durable copies the client is answered; the remaining sends go on. An answer under another history does not
+//!    count: the two reconcile first, and the operation is judged again.
+//!
+//! # The path of a get
+//!
+//! 1. [`quorum::get`] asks the row. A member answers with its object; one that never held the key with the default one.
+//! 2. At R answers their merge goes to the client, with a context that has seen all of it.
+//! 3. After that it waits a moment for the others, and [`quorum::repair`] names those that were behind: they are sent
+//!    the merge, by the same request as in a put.
+//!
+//! # Where to find what
+//!
+//! - The rule that keeps a dot from ever naming two values: [`causality::epochs`]. What a client has seen:
+//!   [`causality::seen`], and as a token [`causality::context`].
+//! - How keys are placed, and what moves when a member joins: [`ring`].
+//! - How a cluster is founded, joined and merged with another: [`membership::history`], [`membership::view`].
+//! - Messages and protocol versions: [`wire`]; their golden bytes: `tests/wire_format`.
+//! - What is on disk: [`store::schema`], [`store::record`]; what a start does with it: [`replica::startup`].
+//! - Every bound of the system, with its reason: [`limits`].
+//! - What is not there yet: hints, Merkle trees and planned removal of members; a replica that was away is brought up
+//!   to date by read repair alone.
 
-pub mod clock;
-pub mod digest;
-pub mod ident;
 pub mod limits;
+pub mod ident;
+pub mod digest;
+pub mod clock;
 
+pub mod ring;
 pub mod causality;
 pub mod membership;
-pub mod ring;
 
-pub mod store;
 pub mod wire;
+pub mod store;
 
-pub mod quorum;
 pub mod replica;
+pub mod quorum;
 
 pub mod config;
 pub mod node;

@@ -29,32 +29,32 @@ pub struct ShowArgs {
 
 /// Shows.
 pub(crate) fn show(settings: &Settings, args: &ShowArgs) -> Answer {
-    let json_of = |raw: &Raw| match raw {
-        Raw::One(text) => Json::from(text.as_str()),
-        Raw::Many(texts) => Json::from(texts.clone()),
-    };
     let mut json = Map::new();
     let mut text = Vec::new();
     for (key, raw, origin) in settings.iter() {
         if args.origin {
-            json.insert(key.to_owned(), json!({ "value": json_of(raw), "origin": origin.to_string() }));
-            text.push(format!("{key} = {}  # {origin}", in_toml(raw)));
+            json.insert(key.to_owned(), json!({ "value": to_json(key, raw), "origin": origin.to_string() }));
+            text.push(format!("{key} = {}  # {origin}", to_json(key, raw)));
         } else {
-            json.insert(key.to_owned(), json_of(raw));
-            text.push(format!("{key} = {}", in_toml(raw)));
+            json.insert(key.to_owned(), to_json(key, raw));
+            text.push(format!("{key} = {}", to_json(key, raw)));
         }
     }
     Answer::one(Json::Object(json), Text::Lines(text.join("\n")))
 }
 
-/// The value as the settings file may have it.
-fn in_toml(raw: &Raw) -> String {
-    let text_of = |text: &String| toml::Value::String(text.clone()).to_string();
+/// The value with its type. Lists, texts, numbers and truths look the same in JSON and in the settings file.
+fn to_json(key: &str, raw: &Raw) -> Json {
     match raw {
-        Raw::One(text) => text_of(text),
-        Raw::Many(texts) => format!("[{}]", texts.iter().map(text_of).collect::<Vec<_>>().join(", ")),
+        Raw::Many(texts) => texts.clone().into(),
+        Raw::One(text) if TEXT_KEYS.contains(&key) => text.as_str().into(),
+        // It was parsed as what it is, so JSON most likely can; an odd spelling stays a text.
+        Raw::One(text) => serde_json::from_str(text).unwrap_or_else(|_| text.as_str().into()),
     }
 }
+
+/// Keys whose value is a text even when it looks like something else.
+const TEXT_KEYS: [&str; 6] = ["data_dir", "name", "cluster", "swarm_key", "zone", "durability"];
 
 #[cfg(test)]
 mod tests {
@@ -65,7 +65,7 @@ mod tests {
 
     fn answer(origin: bool) -> (Settings, Answer) {
         let flags = vec![("replicas", "--replicas", Raw::One("2".to_owned()))];
-        let settings = Settings::load(&Sources { flags, host: "h".to_owned(), ..Sources::default() }).unwrap();
+        let settings = Settings::load(&Sources { flags, host: "7".to_owned(), ..Sources::default() }).unwrap();
         let answer = show(&settings, &ShowArgs { origin, start: StartArgs::default() });
         (settings, answer)
     }
@@ -74,8 +74,9 @@ mod tests {
     fn every_key_is_shown_with_its_origin() {
         let json = answer(true).1.into_single_json();
         assert!(KEYS.iter().all(|key| json[key].get("value").is_some() && json[key].get("origin").is_some()), "{json}");
-        assert_eq!(json["replicas"], json!({ "value": "2", "origin": "flag --replicas" }));
+        assert_eq!(json["replicas"], json!({ "value": 2, "origin": "flag --replicas" }));
         assert_eq!(json["listen"]["origin"], "default");
+        assert_eq!((&json["name"]["value"], &json["mdns"]["value"]), (&json!("7"), &json!(true)));
     }
 
     #[test]

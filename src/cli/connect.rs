@@ -39,15 +39,15 @@ pub(crate) struct Session {
 }
 
 impl Target {
-    /// Chooses a node by `named` (the addresses the person gave) and `settings`.
-    pub(crate) fn choose(named: &[Multiaddr], settings: &Settings) -> Result<Target, CliError> {
+    /// Chooses a node by `named` (the addresses the person gave), `settings` and what is listed in `registry`.
+    pub(crate) fn choose(named: &[Multiaddr], settings: &Settings, registry: &Registry) -> Result<Target, CliError> {
         let found = match () {
             () if !named.is_empty() => Found::Named(named.to_vec()),
             () if settings.is_given("data_dir") => match registry::find_in(&settings.data_dir) {
                 Some(entry) => Found::Running(entry),
                 None => return Err(nothing_runs_on(settings)),
             },
-            () => match running_here(settings) {
+            () => match running_here(settings, registry) {
                 Some(entry) => Found::Running(entry),
                 None if settings.mdns => Found::Network,
                 None => return Err(nothing_runs_here()),
@@ -114,8 +114,7 @@ impl Found {
 }
 
 /// The node that runs here: of the named cluster; without a name of the usual one, else of any.
-fn running_here(settings: &Settings) -> Option<Entry> {
-    let registry = Registry::of_user();
+fn running_here(settings: &Settings, registry: &Registry) -> Option<Entry> {
     let of_cluster = registry.find(Some(&settings.cluster)).into_iter().next();
     of_cluster.or_else(|| if settings.is_given("cluster") { None } else { registry.find(None).into_iter().next() })
 }
@@ -143,6 +142,8 @@ fn nothing_runs_here() -> CliError {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use libp2p::PeerId;
 
     use super::*;
@@ -153,17 +154,43 @@ mod tests {
         Settings::load(&Sources { flags: flags.iter().map(flag).collect(), ..Sources::default() }).unwrap()
     }
 
+    fn choose(dir: &Path, flags: &[(&'static str, &str)]) -> Result<Target, CliError> {
+        Target::choose(&[], &settings(flags), &registry(dir))
+    }
+
+    fn registry(dir: &Path) -> Registry {
+        Registry::at(dir.join("run"))
+    }
+
+    /// Lists a node of `cluster` as running on `dir`.
+    fn run_here(dir: &Path, cluster: &str) -> Entry {
+        let entry = Entry {
+            peer_id: PeerId::random(),
+            cluster: Name::new(cluster).unwrap(),
+            pid: std::process::id(),
+            data_dir: dir.to_owned(),
+            addresses: vec![format!("/ip4/127.0.0.1/tcp/{}", cluster.len()).parse().unwrap()],
+        };
+        registry(dir).register(&entry).unwrap();
+        entry
+    }
+
     #[test]
     fn the_named_node_comes_first_and_the_local_network_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        run_here(dir.path(), "quorate");
         let address: Multiaddr = "/ip4/127.0.0.1/tcp/4001".parse().unwrap();
-        let target = Target::choose(std::slice::from_ref(&address), &settings(&[("data_dir", "/nowhere")])).unwrap();
+        let named = std::slice::from_ref(&address);
+        let target = Target::choose(named, &settings(&[("data_dir", "/nowhere")]), &registry(dir.path())).unwrap();
         assert_eq!((target.nodes, target.mdns), (vec![address], false));
         assert!(target.tried.contains("/ip4/127.0.0.1/tcp/4001"));
     }
 
     #[test]
     fn a_data_directory_on_which_nothing_runs_is_said_by_name() {
-        let Err(error) = Target::choose(&[], &settings(&[("data_dir", "/nowhere")])) else { panic!("no node") };
+        let dir = tempfile::tempdir().unwrap();
+        run_here(dir.path(), "quorate");
+        let error = choose(dir.path(), &[("data_dir", "/nowhere")]).err().unwrap();
         assert_eq!(error.exit().code(), 7);
         assert!(error.to_string().contains("/nowhere"), "{error}");
     }
@@ -171,22 +198,29 @@ mod tests {
     #[test]
     fn the_node_of_a_data_directory_brings_its_cluster_and_its_key() {
         let dir = tempfile::tempdir().unwrap();
-        let text = dir.path().to_str().unwrap();
-        let entry = Entry {
-            peer_id: PeerId::random(),
-            cluster: Name::new("prod").unwrap(),
-            pid: std::process::id(),
-            data_dir: dir.path().to_owned(),
-            addresses: vec!["/ip4/127.0.0.1/tcp/1".parse().unwrap()],
-        };
-        Registry::at(dir.path().join("run").join("quorate")).register(&entry).unwrap();
+        let data_dir = ("data_dir", dir.path().to_str().unwrap());
+        let entry = run_here(dir.path(), "prod");
         let key = swarm_key::generate();
         std::fs::write(dir.path().join("swarm.key"), key.to_key_file()).unwrap();
 
-        let target = Target::choose(&[], &settings(&[("data_dir", text)])).unwrap();
+        let target = choose(dir.path(), &[data_dir]).unwrap();
         assert_eq!((target.cluster.as_str(), target.nodes), ("prod", entry.addresses));
         assert_eq!(target.swarm_key, Some(key));
-        let named = Target::choose(&[], &settings(&[("data_dir", text), ("cluster", "test")])).unwrap();
-        assert_eq!(named.cluster.as_str(), "test");
+        assert_eq!(choose(dir.path(), &[data_dir, ("cluster", "test")]).unwrap().cluster.as_str(), "test");
+    }
+
+    #[test]
+    fn of_the_nodes_that_run_here_the_named_cluster_is_taken_then_the_usual_then_any() {
+        let dir = tempfile::tempdir().unwrap();
+        let taken = |flags: &[_]| choose(dir.path(), flags).unwrap();
+        assert!(taken(&[]).mdns);
+        run_here(dir.path(), "prod");
+        assert_eq!(taken(&[]).cluster.as_str(), "prod");
+        run_here(dir.path(), "quorate");
+        assert_eq!((taken(&[]).cluster.as_str(), taken(&[]).mdns), ("quorate", false));
+        assert_eq!(taken(&[("cluster", "prod")]).nodes, ["/ip4/127.0.0.1/tcp/4".parse().unwrap()]);
+        assert!(taken(&[("cluster", "other")]).mdns);
+        let error = choose(dir.path(), &[("cluster", "other"), ("mdns", "false")]).err().unwrap();
+        assert_eq!(error.exit().code(), 7);
     }
 }

@@ -154,7 +154,10 @@ impl CliError {
             CliError::NoNode { .. } => "unreachable",
             CliError::Client { error, .. } => client_word(error),
             CliError::Io { .. } => "io",
-            CliError::Line { reason, .. } => reason.word(),
+            CliError::Line { reason, .. } => match reason.word() {
+                "usage" => "invalid_line",
+                other => other,
+            },
             CliError::Node { .. } => "node",
             CliError::Missing { .. } => "missing",
             CliError::History { .. } => "history",
@@ -303,7 +306,7 @@ mod tests {
         let json = error.to_json();
         assert_eq!((json["line"].as_u64(), json["stored"].as_u64()), (Some(7), Some(5)));
         let reason = Box::new(CliError::Usage { detail: "no object".to_owned() });
-        check(&CliError::Line { line: 1, reason, stored: 0 }, "usage", 1, false);
+        check(&CliError::Line { line: 1, reason, stored: 0 }, "invalid_line", 1, false);
     }
 
     #[test]

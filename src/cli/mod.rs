@@ -43,12 +43,15 @@ pub mod completions;
 #[cfg(test)]
 mod samples;
 
-use crate::cli::{
-    connect::{Session, Target},
-    error::{CliError, Exit},
-    output::{Answer, Format, Terminal},
-    put::ValueSource,
-    settings::{Raw, Settings, Sources},
+use crate::{
+    cli::{
+        connect::{Session, Target},
+        error::{CliError, Exit},
+        output::{Answer, Format, Terminal},
+        put::ValueSource,
+        settings::{Raw, Settings, Sources},
+    },
+    runtime::registry::Registry,
 };
 
 /// A leaderless, replicated key-value store.
@@ -160,7 +163,8 @@ impl Cli {
             flags.extend(args.to_flags());
         }
         let settings = Settings::load(&sources(self.common.config.clone(), flags))?;
-        let connect = async || Target::choose(&self.common.node, &settings)?.connect().await;
+        let choose = || Target::choose(&self.common.node, &settings, &Registry::of_user());
+        let connect = async || choose()?.connect().await;
         match self.command {
             Command::Start(_) => start::run(&settings, terminal).await,
             Command::Config(config::ConfigCommand::Show(args)) => terminal.show(config::show(&settings, &args)),
@@ -173,7 +177,7 @@ impl Cli {
             Command::Export => export::run(&connect().await?, terminal).await,
             Command::Shell => shell::run(&connect().await?, &settings, terminal).await,
             Command::Bench(args) => {
-                let target = Target::choose(&self.common.node, &settings)?;
+                let target = choose()?;
                 terminal.show(bench::run(&target, args, terminal).await?)
             }
             Command::Keygen | Command::Completions(_) => Ok(Exit::Done),

@@ -113,7 +113,7 @@ pub enum SettingsError {
         suggestion: Option<&'static str>,
     },
     /// A variable with our prefix does not exist.
-    #[error("the environment has {name}, which means nothing{}; unset it", suggest(suggestion.as_deref()))]
+    #[error("the environment has {name}, which means nothing: unset it{}", suggest(suggestion.as_deref()))]
     UnknownVariable {
         /// The variable.
         name: String,

@@ -343,7 +343,6 @@ fn to_json(notice: &Notice) -> Json {
             Event::HistoryRefused { from, reason } => {
                 json!({ "event": "history_refused", "peer_id": peer_text(from), "detail": reason })
             }
-            Event::IdentityInUse => json!({ "event": "identity_in_use" }),
             Event::StoreIsOld { seen } => json!({ "event": "store_is_old", "seen": seen }),
             Event::StoreFailed { detail } => json!({ "event": "store_failed", "detail": detail }),
         },
@@ -364,11 +363,6 @@ fn to_text(notice: &Notice) -> String {
             Event::MemberJoined(node) => format!("joined    {}", peer_text(node)),
             Event::HistoryRefused { from, reason } => {
                 format!("WARNING   {} belongs to a cluster that cannot merge with ours: {reason}", peer_text(from))
-            }
-            Event::IdentityInUse => {
-                "ERROR     another live process has this node's identity, and started earlier; this \
-                 one does not serve. Stop one of them, or start this one on a data directory of its own"
-                    .to_owned()
             }
             Event::StoreIsOld { seen } => format!(
                 "WARNING   others have seen start number {seen} of this node, which its store does not know: the store \

@@ -1,12 +1,16 @@
 //! The task that drives a client's swarm: connections, the view, and requests on their way.
 //!
+//! What it does by the clock is in [`upkeep`].
+//!
 //! **Invariant**: every request handed in is answered exactly once, or its asker is gone; the view only ever grows. It
 //! retries nothing; that is for [`crate::client::operation`]. It ends when the last handle is dropped, or when
 //! connecting has failed.
 
+mod upkeep;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, PoisonError, RwLock, atomic::Ordering},
+    sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
@@ -17,7 +21,7 @@ use futures::{
     select_biased,
 };
 use libp2p::{
-    Multiaddr, PeerId, Swarm, identify,
+    PeerId, Swarm, identify,
     swarm::{StreamUpgradeError, SwarmEvent, dial_opts::DialOpts},
 };
 use quorate_behaviours::{
@@ -34,12 +38,7 @@ use crate::{
         swarm::{Behaviour, BehaviourEvent, may_dial},
     },
     ident::{Name, NodeId},
-    limits::CHANGES_PER_MESSAGE_MAX,
-    membership::{
-        change::Change,
-        history::{History, Inserted},
-        view::View,
-    },
+    membership::{history::History, view::View},
     runtime::identity,
     wire::{
         self,
@@ -315,122 +314,6 @@ impl Task {
         }
     }
 
-    /// Asks those that kept somebody waiting for a word. Who does not even answer that is disconnected, for a connection
-    /// to a host that has gone silent would stand for many minutes; it is dialled again like anybody.
-    fn probe_suspects(&mut self) {
-        let suspects = self.shared.suspects().clone();
-        for node in suspects {
-            if self.probing.contains(&node) {
-                continue;
-            }
-            let request = ClientRequest::History(self.history.summary());
-            match self.send(node, &request, Instant::now() + PROBE_TIMEOUT) {
-                Ok(id) => {
-                    self.probing.insert(node);
-                    self.waiting.insert(id, Waiting::Probe { node });
-                }
-                Err(_) => {
-                    self.shared.suspects().remove(&node);
-                }
-            }
-        }
-    }
-
-    fn end_probe(&mut self, node: NodeId, failure: Option<&SendFailure>) {
-        self.probing.remove(&node);
-        let is_suspect = self.shared.suspects().remove(&node);
-        // Any other failure is known to the connection itself, or is ours: a probe that never left proves nothing.
-        if is_suspect
-            && let Some(SendFailure::TimedOut) = failure
-            && let Some(peer) = self.connected.get(&node)
-        {
-            debug!(?node, "silent node disconnected");
-            // An error only says that it is already gone.
-            let _ = self.swarm.disconnect_peer_id(*peer);
-        }
-    }
-
-    fn refresh_if_due(&mut self) {
-        let now = Instant::now();
-        let pause = now.saturating_duration_since(self.refresh.last);
-        let is_wanted = self.shared.wants_refresh.load(Ordering::Relaxed) && pause >= WANTED_PAUSE;
-        let is_used = self.shared.is_used.load(Ordering::Relaxed) && pause >= USED_PAUSE;
-        if self.refresh.in_flight || !(self.refresh.next <= now || is_wanted || is_used) {
-            return;
-        }
-        let index = self.refresh.turn % self.connected.len().max(1);
-        let Some(node) = self.connected.keys().nth(index).copied() else { return };
-        self.refresh.turn = self.refresh.turn.wrapping_add(1);
-        self.ask_history(node);
-    }
-
-    fn ask_history(&mut self, node: NodeId) {
-        let now = Instant::now();
-        self.refresh.last = now;
-        match self.send(node, &ClientRequest::History(self.history.summary()), now + HISTORY_TIMEOUT) {
-            Ok(id) => {
-                self.refresh.in_flight = true;
-                self.waiting.insert(id, Waiting::History { node });
-            }
-            Err(error) => {
-                debug!(?node, ?error, "history not asked");
-                self.end_refresh(None);
-            }
-        }
-    }
-
-    fn learn(&mut self, node: NodeId, changes: Vec<Change>) {
-        if changes.len() > CHANGES_PER_MESSAGE_MAX {
-            warn!(?node, count = changes.len(), "too many changes in one message");
-            return self.end_refresh(None);
-        }
-        let mut has_grown = false;
-        for change in changes {
-            match self.history.insert(change) {
-                Ok(inserted) => has_grown |= inserted == Inserted::New,
-                Err(error) => warn!(?node, %error, "change refused"),
-            }
-        }
-        if has_grown {
-            self.refresh.is_dirty = true;
-            self.ask_history(node);
-        } else {
-            self.end_refresh(Some(node));
-        }
-    }
-
-    /// `complete` has nothing more to tell.
-    fn end_refresh(&mut self, complete: Option<NodeId>) {
-        let now = Instant::now();
-        self.refresh.last = now;
-        self.refresh.next = now + if complete.is_some() { IDLE_PAUSE } else { FAILED_PAUSE };
-        if complete.is_some() {
-            self.shared.is_used.store(false, Ordering::Relaxed);
-            self.shared.wants_refresh.store(false, Ordering::Relaxed);
-        }
-        if std::mem::take(&mut self.refresh.is_dirty) {
-            self.publish_view();
-        }
-        if let Some(node) = complete
-            && let Some(starting) = self.starting.take()
-        {
-            // Nobody who connects any more: the handle is gone too, and the task ends.
-            drop(starting.reply.send(Ok(node)));
-        }
-    }
-
-    fn publish_view(&mut self) {
-        let view = Arc::new(self.shared.read_directory().view.refold(&self.history));
-        for (node, member) in &view.members {
-            let Some(peer) = identity::peer_id(node) else { continue };
-            let addresses = member.profile.addresses.iter().filter_map(|text| text.parse::<Multiaddr>().ok());
-            self.dialling.member(peer, addresses.filter(|address| may_dial(address, self.is_open)).collect());
-        }
-        debug!(members = view.members.len(), changes = self.history.len(), "view refreshed");
-        self.shared.write_directory(|directory| directory.view = view);
-        self.dial_due();
-    }
-
     fn publish_connected(&self) {
         let connected: BTreeSet<NodeId> = self.connected.keys().copied().collect();
         let trouble = self.dialling.to_detail(None);
@@ -505,18 +388,3 @@ fn to_ask_error(failure: SendFailure) -> AskError {
 
 /// How often timers are looked at. The view is refreshed no more often, and connecting ends no later.
 const TICK: Duration = Duration::from_millis(100);
-
-/// Pauses between comparisons of the history: at least this long when an answer suggests that the view is old, ...
-const WANTED_PAUSE: Duration = Duration::from_millis(250);
-/// ... after one has failed, ...
-const FAILED_PAUSE: Duration = Duration::from_millis(500);
-/// ... while the client is used, ...
-const USED_PAUSE: Duration = Duration::from_secs(2);
-/// ... and while it is not.
-const IDLE_PAUSE: Duration = Duration::from_secs(30);
-
-/// How long a node that kept somebody waiting may take to show that it lives.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How long a node may take to tell what its history has.
-const HISTORY_TIMEOUT: Duration = Duration::from_secs(3);

@@ -102,8 +102,6 @@ pub enum Event {
         /// Why, in words.
         reason: String,
     },
-    /// Another live process has this node's identity, and started earlier.
-    IdentityInUse,
     /// Peers have seen a later start of this node than its store knows: the store was restored or cloned.
     StoreIsOld {
         /// The boot number they have seen.

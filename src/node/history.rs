@@ -29,6 +29,9 @@ use crate::{
 /// Most batches that wait while one is being stored.
 const WAITING_BATCHES_MAX: usize = 64;
 
+/// How many starts a restored store can lie behind. More is a lie: it would use up the boot numbers.
+const BOOTS_BEHIND_MAX: u64 = 1 << 20;
+
 /// What this node remembers for good, or is about to.
 #[derive(Debug)]
 pub(super) struct Records {
@@ -126,9 +129,7 @@ impl Node {
                 self.alarms.set(Alarm::FoundAfterAll, now.instant + window);
             }
             Founding::After(_) => {
-                let parameters = self.config.parameters;
-                self.tell(Event::Founded(parameters));
-                self.author(now, ChangeKind::Founded(parameters));
+                self.author(now, ChangeKind::Founded(self.config.parameters));
             }
             Founding::Never => {}
         }
@@ -154,9 +155,7 @@ impl Node {
 
     /// A peer compares histories.
     pub(super) fn on_reconcile_request(&mut self, now: Now, from: NodeId, inbound: InboundId, reconcile: Reconcile) {
-        if !self.on_greeting(now, from, &reconcile) {
-            return self.respond(inbound, Response::Refused(Refusal::NotAMember));
-        }
+        self.on_greeting(from, &reconcile);
         let Reconcile { changes, summary, .. } = reconcile;
         self.stage(now, Batch { changes, origin: Origin::Request { from, inbound, theirs: summary } });
     }
@@ -164,7 +163,8 @@ impl Node {
     /// A peer has answered a comparison of histories, or not.
     pub(super) fn on_reconcile_response(&mut self, now: Now, from: NodeId, result: Result<Response, SendFailure>) {
         match result {
-            Ok(Response::Reconciled(reconcile)) if self.on_greeting(now, from, &reconcile) => {
+            Ok(Response::Reconciled(reconcile)) => {
+                self.on_greeting(from, &reconcile);
                 let Reconcile { changes, summary, .. } = reconcile;
                 self.stage(now, Batch { changes, origin: Origin::Response { from, theirs: summary } });
             }
@@ -180,9 +180,21 @@ impl Node {
         if result.is_ok() {
             let before = std::mem::replace(&mut self.records.history, history).summary();
             self.on_history_grown(now, &before, &batch);
+        } else if matches!(batch.origin, Origin::Here) {
+            // What peers said they say again; what this node has to say, nobody else does.
+            self.alarms.set(Alarm::SayAgain, now.instant + self.config.reconcile_interval);
         }
         self.settle(now, batch);
         self.stage_next(now);
+    }
+
+    /// What this node had to say of itself could not be stored: it is tried again, if it is still to be said.
+    pub(super) fn on_say_again(&mut self, now: Now) {
+        if self.records.history.is_empty() {
+            self.on_found_alarm(now, true);
+        } else {
+            self.become_member(now);
+        }
     }
 
     /// What a peer with `summary` lacks, as much as one message takes.
@@ -197,7 +209,8 @@ impl Node {
 
     /// Authors what a member must have said: that it joined, and what is new about it since.
     fn become_member(&mut self, now: Now) {
-        if self.records.history.is_empty() || !self.records.to_author.is_empty() {
+        let is_being_said = matches!(&self.records.staged, Some((_, batch)) if matches!(batch.origin, Origin::Here));
+        if self.records.history.is_empty() || !self.records.to_author.is_empty() || is_being_said {
             return;
         }
         let profile = self.config.profile.clone();
@@ -285,6 +298,9 @@ impl Node {
         }
         if matches!(batch.origin, Origin::Here) {
             for change in self.records.history.since(before, CHANGES_PER_MESSAGE_MAX) {
+                if let ChangeKind::Founded(parameters) = &change.kind {
+                    self.tell(Event::Founded(*parameters));
+                }
                 self.effects.push_back(Effect::Publish(change));
             }
         }
@@ -348,32 +364,21 @@ impl Node {
         }
     }
 
-    /// Takes note of who the peer is. Returns whether to go on with it.
-    fn on_greeting(&mut self, now: Now, from: NodeId, greeting: &Reconcile) -> bool {
-        if from == self.me {
-            return self.on_double(greeting);
+    /// Takes note of the boot numbers that a member tells. Those of strangers mean nothing.
+    fn on_greeting(&mut self, from: NodeId, greeting: &Reconcile) {
+        if !self.view.members.contains_key(&from) {
+            return;
         }
         let known = self.records.peer_boots.get(&from).copied().unwrap_or(0);
-        if greeting.boot > known && self.view.members.contains_key(&from) {
+        if greeting.boot > known {
             self.records.peer_boots.insert(from, greeting.boot);
             self.store(TicketUse::Unwatched, Work::SavePeerBoot { node: from, boot: greeting.boot });
         }
-        if greeting.your_boot > self.records.boot {
+        let is_plausible = greeting.your_boot <= self.records.boot + BOOTS_BEHIND_MAX;
+        if greeting.your_boot > self.records.boot && is_plausible {
             self.tell(Event::StoreIsOld { seen: greeting.your_boot });
-            self.records.boot = greeting.your_boot.saturating_add(1);
+            self.records.boot = greeting.your_boot + 1;
             self.store(TicketUse::Unwatched, Work::RaiseBoot { seen: greeting.your_boot });
         }
-        let _ = now;
-        true
-    }
-
-    /// A process with this node's own identity: the one that started later, or drew the larger number, stops serving.
-    fn on_double(&mut self, greeting: &Reconcile) -> bool {
-        let mine = (self.records.boot, self.records.instance);
-        if mine > (greeting.boot, greeting.instance) && !self.refuses {
-            self.refuses = true;
-            self.tell(Event::IdentityInUse);
-        }
-        false
     }
 }

@@ -11,6 +11,9 @@ mod peer;
 mod status;
 mod upkeep;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
@@ -89,7 +92,6 @@ pub struct Node {
     next_number: u64,
     counters: Counters,
     ready: bool,
-    refuses: bool,
 }
 
 /// What a piece of storage work is for.
@@ -158,7 +160,6 @@ impl Node {
             next_number: 0,
             counters: Counters::default(),
             ready: false,
-            refuses: false,
             config,
         };
         node.begin(now);
@@ -217,11 +218,14 @@ impl Node {
     /// The store committed, or failed.
     pub fn handle_done(&mut self, now: Now, ticket: Ticket, result: Result<Done, StoreError>) {
         let Some(purpose) = self.tickets.remove(&ticket) else { return };
-        if let Err(error) = &result {
-            self.records.note_store_failure(Some(error.to_string()));
-            self.tell(Event::StoreFailed { detail: error.to_string() });
-        } else {
-            self.records.note_store_failure(None);
+        match &result {
+            Ok(Done::Written { .. } | Done::Merged | Done::Saved) => self.records.note_store_failure(None),
+            // A refusal or an answer says nothing of whether the store takes writes.
+            Ok(Done::Refused(_) | Done::Object(_) | Done::Keys(_) | Done::Totals { .. }) => {}
+            Err(error) => {
+                self.records.note_store_failure(Some(error.to_string()));
+                self.tell(Event::StoreFailed { detail: error.to_string() });
+            }
         }
         match purpose {
             TicketUse::Write(number) => self.on_written(now, number, result),

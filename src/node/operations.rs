@@ -84,10 +84,6 @@ impl Operations {
 impl Node {
     /// Takes a client's request: serves it, coordinates it, forwards it or refuses it.
     pub(super) fn begin_request(&mut self, now: Now, asker: Asker, request: ClientRequest) {
-        if self.refuses {
-            let detail = "another process with this node's identity is running; stop one of them".to_owned();
-            return self.answer(asker, ClientResponse::Failed(Failure::Unavailable { detail }));
-        }
         if self.operations.len() >= OPERATION_COUNT_MAX {
             self.counters.overloaded += 1;
             let detail = format!("{OPERATION_COUNT_MAX} operations are under way");
@@ -423,8 +419,10 @@ impl Node {
         let remaining = operation.due - now.instant;
         match left.pop() {
             Some(node) if !remaining.is_zero() => {
-                let request = with_budget(request.clone(), remaining);
-                let due = operation.due;
+                // A coordinator waits for its own peers first; one that is mute must leave time for the next.
+                let patience = remaining.min(2 * self.config.peer_timeout);
+                let request = with_budget(request.clone(), patience);
+                let due = now.instant + patience;
                 self.send(&[node], Purpose::Operation(number), Request::Forward(request), due);
             }
             Some(_) | None => {
@@ -441,9 +439,15 @@ impl Node {
             self.reconcile_with(now, from);
             return self.forward_on(now, number);
         }
-        if let Some(operation) = self.end(number) {
-            self.answer(operation.asker, response);
-        }
+        let Some(Operation { asker, state: State::Forwarded { maybe_stored, .. }, .. }) = self.end(number) else { return };
+        let response = match response {
+            // What an earlier coordinator may have done is not undone by the refusal of a later one.
+            ClientResponse::Failed(failure) if maybe_stored && !failure.maybe_stored() => {
+                ClientResponse::Failed(Failure::QuorumNotMet { acks: 0, needed: 1, maybe_stored })
+            }
+            other => other,
+        };
+        self.answer(asker, response);
     }
 
     fn on_put_effects(&mut self, now: Now, number: OpNumber, effects: Vec<PutEffect>) {

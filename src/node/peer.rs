@@ -23,7 +23,7 @@ impl Node {
         let is_member = self.view.members.contains_key(&from);
         match request {
             Request::Reconcile(reconcile) => self.on_reconcile_request(now, from, inbound, reconcile),
-            Request::Forward(_) | Request::Read { .. } | Request::Merge { .. } if !is_member || self.refuses => {
+            Request::Forward(_) | Request::Read { .. } | Request::Merge { .. } if !is_member => {
                 self.respond(inbound, Response::Refused(Refusal::NotAMember));
             }
             Request::Forward(request) => self.begin_request(now, Asker::Peer(inbound), request),

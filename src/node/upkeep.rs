@@ -29,6 +29,8 @@ pub(super) enum Alarm {
     Found,
     /// Waited long enough for another to found.
     FoundAfterAll,
+    /// Try again to store what this node had to say of itself.
+    SayAgain,
     /// Dial a member again.
     DialMember(NodeId),
     /// Dial an address given at start again.
@@ -75,6 +77,7 @@ impl Node {
             }
             Alarm::Found => self.on_found_alarm(now, false),
             Alarm::FoundAfterAll => self.on_found_alarm(now, true),
+            Alarm::SayAgain => self.on_say_again(now),
             Alarm::DialMember(node) => self.dial_member(now, node),
             Alarm::DialSeed(seed) => self.dial_seed(now, seed),
         }

@@ -147,19 +147,28 @@ impl GetOp {
 
     fn judge(&mut self) -> Vec<GetEffect> {
         let (acks, needed) = (self.tally.agreed_count(), self.needed());
+        let is_settled = self.tally.is_settled();
         let mut effects = match self.tally.verdict(needed) {
-            Verdict::Impossible if !self.tally.is_settled() => Vec::new(),
             Verdict::Pending => Vec::new(),
-            Verdict::Reached => {
-                let degraded = self.tally.row().is_short() || self.tally.any_failed();
-                self.reply(GetReply::Found { object: self.merged(), degraded })
-            }
-            Verdict::Impossible => self.reply(GetReply::QuorumNotMet { acks, needed }),
+            Verdict::Impossible if is_settled => self.reply(GetReply::QuorumNotMet { acks, needed }),
+            Verdict::Impossible => Vec::new(),
+            Verdict::Reached => self.reply_found(is_settled),
         };
-        if self.replied && self.tally.is_settled() {
+        if self.replied && is_settled {
             effects.extend(self.finish());
         }
         effects
+    }
+
+    /// Answers with the merge. That there is nothing is only said when everybody has been heard or has failed: a replica
+    /// that joined late does not know what it has not been told yet.
+    fn reply_found(&mut self, is_settled: bool) -> Vec<GetEffect> {
+        let object = self.merged();
+        if !is_settled && object == Object::default() {
+            return Vec::new();
+        }
+        let degraded = self.tally.row().is_short() || self.tally.any_failed();
+        self.reply(GetReply::Found { object, degraded })
     }
 
     fn merged(&self) -> Object {
@@ -238,6 +247,15 @@ mod tests {
         op.on_object(&node(1), object(2), OURS);
         let effects = op.on_object(&node(2), object(1), OURS);
         assert_eq!(effects.len(), 4, "an answer and three repairs");
+    }
+
+    #[test]
+    fn absence_is_only_told_when_everybody_was_heard() {
+        let mut op = started(Consistency::One);
+        assert_eq!(op.on_object(&node(0), Object::default(), OURS), vec![]);
+        assert_eq!(op.on_object(&node(1), Object::default(), OURS), vec![]);
+        let effects = op.on_object(&node(2), object(1), OURS);
+        assert!(matches!(&effects[0], GetEffect::Reply(GetReply::Found { object: found, .. }) if *found == object(1)));
     }
 
     #[test]

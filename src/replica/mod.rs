@@ -8,6 +8,9 @@ pub mod batch;
 pub mod startup;
 pub mod values;
 
+#[cfg(test)]
+mod tests;
+
 use crate::{
     causality::{
         epochs::EpochRule,

@@ -37,7 +37,7 @@ pub fn begin(txn: &mut impl WriteTxn, node: &NodeId) -> Result<Recovered, StoreE
     claim(txn, node)?;
     let clean = load_meta::<bool>(txn, MetaRow::CleanStop)?.unwrap_or(true);
     save_meta(txn, MetaRow::CleanStop, &false)?;
-    let boot = load_boot(txn)? + 1;
+    let boot = load_boot(txn)?.saturating_add(1);
     save_meta(txn, MetaRow::BootNumber, &boot)?;
     if !clean {
         invalidate_epochs(txn)?;

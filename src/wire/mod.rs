@@ -2,7 +2,7 @@
 //!
 //! Bodies are CBOR. A protocol's name carries its major version, and the cluster's name, so that peers of another
 //! cluster find no common protocol beyond `identify`. Within a major version fields may be added with a default;
-//! a change in meaning is a new major. Golden bytes of every message are kept in `tests/wire_format.rs`.
+//! a change in meaning is a new major. Golden bytes of every message are kept in `tests/wire_format`.
 
 pub mod client;
 pub mod quorum;

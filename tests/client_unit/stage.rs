@@ -99,20 +99,26 @@ impl Extra {
 
     /// Plays: histories from `history`, two changes at a time, everything else by `script`.
     pub(crate) fn play(self, history: History, script: Script) -> Node {
-        self.play_histories(move |summary| Some(history.since(summary, 2)), script)
+        self.play_histories(move |summary| Told::Changes(history.since(summary, 2)), script)
     }
 
     /// Plays: to whoever asks for histories it tells all of `changes`.
     pub(crate) fn play_changes(self, changes: Vec<Change>, script: Script) -> Node {
-        self.play_histories(move |_| Some(changes.clone()), script)
+        self.play_histories(move |_| Told::Changes(changes.clone()), script)
     }
 
     /// Plays a node that completes connections and then answers nothing at all.
     pub(crate) fn play_mute(self) -> Node {
-        self.play_histories(|_| None, Arc::new(|_| None))
+        self.play_histories(|_| Told::Nothing, Arc::new(|_| None))
     }
 
-    fn play_histories(self, tell: impl Fn(&Summary) -> Option<Vec<Change>> + Send + 'static, script: Script) -> Node {
+    /// Plays a node that completes connections and stops dead at the first question for its history, like a process
+    /// that was suspended.
+    pub(crate) fn play_frozen(self) -> Node {
+        self.play_histories(|_| Told::Freeze, Arc::new(|_| None))
+    }
+
+    fn play_histories(self, tell: impl Fn(&Summary) -> Told + Send + 'static, script: Script) -> Node {
         let (id, address, asked) = (self.id(), self.address.clone(), Arc::<Mutex<Vec<ClientRequest>>>::default());
         let (stop, stopped) = oneshot::channel::<()>();
         let (mut swarm, seen) = (self.swarm, asked.clone());
@@ -129,7 +135,14 @@ impl Extra {
                     continue;
                 };
                 let answer = match &request {
-                    ClientRequest::History(summary) => tell(summary).map(ClientResponse::History),
+                    ClientRequest::History(summary) => match tell(summary) {
+                        Told::Changes(changes) => Some(ClientResponse::History(changes)),
+                        Told::Nothing => None,
+                        Told::Freeze => {
+                            let _ = (&mut stopped).await;
+                            break;
+                        }
+                    },
                     other => {
                         seen.lock().unwrap().push(other.clone());
                         script(other)
@@ -142,6 +155,13 @@ impl Extra {
         });
         Node { id, address, asked, _stop: stop }
     }
+}
+
+/// What a node tells of its history.
+enum Told {
+    Changes(Vec<Change>),
+    Nothing,
+    Freeze,
 }
 
 /// A cluster of all `extras` with three replicas, founded by the first.

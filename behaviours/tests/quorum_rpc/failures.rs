@@ -69,7 +69,7 @@ fn at_the_deadline_of_a_batch_the_answers_given_travel_without_the_missing_ones(
 
 #[test]
 fn a_deadline_beyond_the_request_timeout_is_cut_to_it() {
-    let mut net = Net::pair(|config| config.request_timeout = SHORT);
+    let mut net = Net::star(vec![config(&|config| config.request_timeout = SHORT), config(&|_| {})]);
     let id = net.try_send(0, 1, Lane::Read, &Ask::Hold(1), LONG).unwrap();
     assert_eq!(net.ending(0, id), Err(SendFailure::Unanswered));
 }

@@ -1,0 +1,175 @@
+//! Single decisions of a node, played by hand. Whole clusters are played in `tests/simulation`.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    clock::{Instant, Now, WallTime},
+    config::{Founding, NodeConfig},
+    ident::{Key, Name, NodeId},
+    limits::OPERATION_COUNT_MAX,
+    membership::{
+        change::{Change, ChangeKind, Parameters, Profile, Signer, Summary},
+        history::History,
+    },
+    node::{
+        Node,
+        effect::{ClientId, Effect, Event, InboundId, News},
+    },
+    replica::startup::Recovered,
+    ring::token::PartitionCount,
+    wire::{
+        client::{ClientRequest, ClientResponse, Consistency, Failure, Get, ReadFrom},
+        quorum::{Reconcile, Refusal, Request, Response},
+    },
+};
+
+const WINDOW: Duration = Duration::from_millis(100);
+
+fn signer(number: u8) -> Signer {
+    Signer::from_seed([number; 32])
+}
+
+fn parameters(replicas: u8) -> Parameters {
+    Parameters { partitions: PartitionCount::new(8).unwrap(), replicas }
+}
+
+fn profile() -> Profile {
+    Profile { name: Name::new("n").unwrap(), zone: None, weight: 1, addresses: Vec::new() }
+}
+
+fn at(milliseconds: u64) -> Now {
+    Now { instant: Instant(milliseconds), wall: WallTime(milliseconds) }
+}
+
+/// Node `number`, started on a store with these changes.
+fn node(number: u8, replicas: u8, changes: Vec<Change>) -> Node {
+    let mut config = NodeConfig::lan(Name::new("test").unwrap(), profile(), parameters(replicas));
+    config.founding = Founding::After(WINDOW);
+    let recovered = Recovered { boot: 5, clean: true, changes, peer_boots: BTreeMap::new() };
+    Node::new(config, signer(number), recovered, 7, [number; 32], at(0))
+}
+
+/// The history of a cluster that node 1 founded and these nodes joined.
+fn members(numbers: &[u8], replicas: u8) -> Vec<Change> {
+    let mut history = History::new(Name::new("test").unwrap());
+    history.insert(history.next_change(&signer(1), ChangeKind::Founded(parameters(replicas)))).unwrap();
+    for number in numbers {
+        history.insert(history.next_change(&signer(*number), ChangeKind::Joined(profile()))).unwrap();
+    }
+    history.iter().cloned().collect()
+}
+
+fn effects(node: &mut Node) -> Vec<Effect> {
+    std::iter::from_fn(|| node.poll_effect()).collect()
+}
+
+fn get(name: &str) -> ClientRequest {
+    let key = Key::new(name.as_bytes()).unwrap();
+    ClientRequest::Get(Get { key, from: ReadFrom::Row(Consistency::Quorum), budget_ms: 1_000 })
+}
+
+fn founds(node: &mut Node, now: Now) -> bool {
+    node.handle_timeout(now);
+    effects(node).iter().any(|effect| matches!(effect, Effect::Tell(Event::Founded(_))))
+}
+
+/// A key whose row `node` is not in.
+fn foreign_key(node: &Node) -> String {
+    let is_foreign = |name: &String| {
+        let key = Key::new(name.as_bytes()).unwrap();
+        node.row_of(&key).is_some_and(|row| !row.nodes.contains(&node.id()))
+    };
+    (0..1_000).map(|number| format!("key-{number}")).find(is_foreign).expect("some row is another's")
+}
+
+#[test]
+fn of_nodes_that_find_only_each_other_the_least_founds() {
+    let (mut least, mut other) = (node(1, 3, Vec::new()), node(2, 3, Vec::new()));
+    if other.id() < least.id() {
+        std::mem::swap(&mut least, &mut other);
+    }
+    let due = at(100);
+    least.handle_news(at(1), News::Identified(other.id()));
+    other.handle_news(at(1), News::Identified(least.id()));
+    assert!(!founds(&mut other, due));
+    assert!(founds(&mut least, due));
+    assert!(founds(&mut other, at(300)), "the other did not, after all");
+}
+
+#[test]
+fn a_node_that_knows_a_cluster_does_not_found_another() {
+    let mut node = node(2, 3, members(&[1], 3));
+    assert!(!founds(&mut node, at(60_000)));
+}
+
+#[test]
+fn only_a_member_is_believed_that_this_store_is_old() {
+    let mut node = node(1, 3, members(&[1, 2], 3));
+    let greeting = Reconcile { boot: 1, your_boot: 9, instance: 1, summary: Summary::default(), changes: Vec::new() };
+    let absurd = Reconcile { your_boot: u64::MAX, ..greeting.clone() };
+    let is_told = |node: &mut Node| effects(node).contains(&Effect::Tell(Event::StoreIsOld { seen: 9 }));
+    effects(&mut node);
+    node.handle_request(at(1), signer(3).node_id(), InboundId(1), Request::Reconcile(greeting.clone()));
+    assert!(!is_told(&mut node));
+    node.handle_request(at(1), signer(2).node_id(), InboundId(2), Request::Reconcile(absurd));
+    assert!(!is_told(&mut node));
+    node.handle_request(at(1), signer(2).node_id(), InboundId(3), Request::Reconcile(greeting));
+    assert!(is_told(&mut node));
+}
+
+#[test]
+fn a_node_outside_the_row_forwards_a_client_and_not_a_member() {
+    let mut node = node(1, 1, members(&[1, 2], 1));
+    let other: NodeId = signer(2).node_id();
+    let request = get(&foreign_key(&node));
+    node.handle_news(at(1), News::Connected { node: other, seed: None });
+    effects(&mut node);
+    node.handle_client(at(2), ClientId(1), request.clone());
+    let sent = effects(&mut node);
+    let is_forward = |effect: &Effect| match effect {
+        Effect::Send { to, request: Request::Forward(_), .. } => to.len() == 1 && to[0].0 == other,
+        _ => false,
+    };
+    assert!(sent.iter().any(is_forward), "{sent:?}");
+
+    node.handle_request(at(3), other, InboundId(1), Request::Forward(request));
+    let answered = effects(&mut node);
+    let unavailable = |effect: &Effect| {
+        matches!(
+            effect,
+            Effect::Respond { response: Response::Forwarded(ClientResponse::Failed(Failure::Unavailable { .. })), .. }
+        )
+    };
+    assert!(answered.iter().any(unavailable), "{answered:?}");
+}
+
+#[test]
+fn a_node_with_too_much_under_way_says_so() {
+    let mut node = node(1, 1, members(&[1], 1));
+    for number in 0..OPERATION_COUNT_MAX {
+        node.handle_client(at(1), ClientId(number as u64), get("k"));
+    }
+    effects(&mut node);
+    node.handle_client(at(1), ClientId(u64::MAX), get("k"));
+    let told = effects(&mut node);
+    let is_overloaded =
+        matches!(told.as_slice(), [Effect::Reply { response: ClientResponse::Failed(Failure::Overloaded { .. }), .. }]);
+    assert!(is_overloaded, "{told:?}");
+    assert_eq!(node.counters().overloaded, 1);
+}
+
+#[test]
+fn a_node_without_a_cluster_refuses() {
+    let mut node = node(1, 3, Vec::new());
+    effects(&mut node);
+    node.handle_client(at(1), ClientId(1), get("k"));
+    assert_refused(&effects(&mut node));
+}
+
+#[track_caller]
+fn assert_refused(told: &[Effect]) {
+    let unavailable = |effect: &Effect| {
+        matches!(effect, Effect::Reply { response: ClientResponse::Failed(Failure::Unavailable { .. }), .. })
+    };
+    assert!(told.iter().any(unavailable), "{told:?}");
+}

@@ -1,0 +1,180 @@
+//! What must hold after every step, and what must hold once faults have ended.
+//!
+//! The checker looks at committed stores and at nodes from outside; it never asks a node whether all is well.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use quorate::{
+    causality::{dot::Dot, version_vector::VersionVector},
+    digest::Digest,
+    ident::{Key, OpId, Value},
+    limits::OPERATION_COUNT_MAX,
+    ring::Ring,
+};
+
+use crate::{cluster::Cluster, machine::Machine, model::WriteId};
+
+/// A promise that was not kept.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Violation {
+    /// One dot names two values.
+    DotWithTwoValues { key: Key, dot: Dot },
+    /// A write was acknowledged that too few stores held durably at that moment.
+    NotDurable { write: WriteId, stores: usize, needed: usize },
+    /// An acknowledged value is gone, and nobody who had seen it replaced it.
+    Lost { write: WriteId, key: Key },
+    /// No replica remembers something that was acknowledged, such as a delete.
+    Forgotten { key: Key },
+    /// A value that an acknowledged write or delete replaced is back, though the replicas agree.
+    Returned { key: Key, dot: Dot },
+    /// A read missed what had been acknowledged by an overlapping quorum before it began.
+    StaleRead { key: Key },
+    /// Something in a node grows beyond its bound.
+    Overgrown { node: usize, load: [usize; 3] },
+    /// Equal histories, different rings.
+    RingsDiffer { node: usize },
+    /// A request was answered a second time.
+    AnsweredTwice { node: usize },
+    /// A client was never answered.
+    NeverAnswered { count: usize },
+    /// Members that can all reach each other have different histories.
+    HistoriesDiffer { node: usize, members: usize },
+    /// Primaries hold different objects.
+    ReplicasDiffer { key: Key },
+    /// A key could not be read when everything was well again.
+    Unreadable { key: Key },
+    /// A node is still busy though nothing is asked of it.
+    StillBusy { node: usize, load: [usize; 3] },
+    /// The run did not end within its steps.
+    Endless,
+}
+
+/// What was seen so far.
+#[derive(Default)]
+pub(crate) struct Checker {
+    violations: Vec<Violation>,
+    dots: BTreeMap<(Key, Dot), (OpId, Value)>,
+    dots_of: BTreeMap<OpId, BTreeSet<Dot>>,
+    rings: BTreeMap<Digest, Arc<Ring>>,
+}
+
+impl Checker {
+    pub(crate) fn report(&mut self, violation: Violation) {
+        self.violations.push(violation);
+    }
+
+    /// The first violation; the rest may follow from it.
+    pub(crate) fn violation(&self) -> Option<&Violation> {
+        self.violations.first()
+    }
+
+    /// The dots under which a write was ever stored anywhere.
+    pub(crate) fn dots_of(&self, op: OpId) -> impl ExactSizeIterator<Item = Dot> + '_ {
+        static NONE: BTreeSet<Dot> = BTreeSet::new();
+        self.dots_of.get(&op).unwrap_or(&NONE).iter().copied()
+    }
+
+    /// A store has committed something about `touched`.
+    pub(crate) fn on_commit(&mut self, machine: &Machine, touched: &[Key]) {
+        for key in touched {
+            for sibling in machine.object(key).siblings() {
+                let content = (sibling.op, sibling.value.clone());
+                let known = self.dots.entry((key.clone(), sibling.dot)).or_insert_with(|| content.clone());
+                if *known != content {
+                    self.violations.push(Violation::DotWithTwoValues { key: key.clone(), dot: sibling.dot });
+                }
+                self.dots_of.entry(sibling.op).or_default().insert(sibling.dot);
+            }
+        }
+    }
+
+    /// A node has done something.
+    pub(crate) fn on_step(&mut self, index: usize, machine: &mut Machine) {
+        let Some(process) = &machine.process else { return };
+        let load = process.node.load();
+        if !(load[0] <= OPERATION_COUNT_MAX && load[1] <= TICKET_COUNT_MAX && load[2] <= OUTBOUND_COUNT_MAX) {
+            self.violations.push(Violation::Overgrown { node: index, load });
+        }
+        let Some(ring) = &process.node.view().ring else { return };
+        if machine.ring.as_ref().is_some_and(|known| Arc::ptr_eq(known, ring)) {
+            return;
+        }
+        machine.ring = Some(Arc::clone(ring));
+        let first = self.rings.entry(process.node.history_digest()).or_insert_with(|| Arc::clone(ring));
+        if first != ring {
+            self.violations.push(Violation::RingsDiffer { node: index });
+        }
+    }
+
+    /// How many stores hold the write `op` durably: its value, or something that has seen it.
+    pub(crate) fn stores_of_put(&self, machines: &[Machine], key: &Key, op: OpId) -> usize {
+        let holds = |machine: &&Machine| {
+            let object = machine.object(key);
+            object.sibling_of(op).is_some() || self.dots_of(op).any(|dot| object.clock().covers(&dot))
+        };
+        machines.iter().filter(holds).count()
+    }
+
+    /// How many stores have durably seen all of `clock`.
+    pub(crate) fn stores_of_clock(machines: &[Machine], key: &Key, clock: &VersionVector) -> usize {
+        machines.iter().filter(|machine| machine.object(key).clock().covers_all(clock)).count()
+    }
+}
+
+/// Whether all nodes are up and have one history, with all of them as members.
+pub(crate) fn is_settled(cluster: &Cluster) -> bool {
+    cluster.machines.iter().all(|machine| machine.process.is_some()) && difference(cluster).is_none()
+}
+
+/// The first node whose history is not that of the first, or lacks members.
+pub(crate) fn difference(cluster: &Cluster) -> Option<Violation> {
+    let mut first = None;
+    for (index, machine) in cluster.machines.iter().enumerate() {
+        let Some(process) = &machine.process else { continue };
+        let members = process.node.view().members.len();
+        let digest = process.node.history_digest();
+        if *first.get_or_insert(digest) != digest || members != cluster.machines.len() {
+            return Some(Violation::HistoriesDiffer { node: index, members });
+        }
+    }
+    None
+}
+
+/// The first key of which the primaries hold different objects.
+pub(crate) fn differing_replicas(cluster: &Cluster) -> Option<Violation> {
+    let ring = cluster.node(0)?.view().ring.clone()?;
+    for key in all_keys(cluster) {
+        let row = ring.row(ring.partition_of(&key));
+        let mut objects =
+            cluster.machines.iter().filter(|machine| row.contains(&machine.id)).map(|machine| machine.object(&key));
+        let first = objects.next()?;
+        if objects.any(|object| object != first) {
+            return Some(Violation::ReplicasDiffer { key });
+        }
+    }
+    None
+}
+
+/// The first node that is busy with anything but comparing histories.
+pub(crate) fn busy_node(cluster: &Cluster) -> Option<Violation> {
+    let busy = |(index, machine): (usize, &Machine)| {
+        let load = machine.process.as_ref()?.node.load();
+        let [operations, tickets, outbounds] = load;
+        let is_idle = operations == 0 && tickets == 0 && outbounds <= cluster.machines.len();
+        (!is_idle).then_some(Violation::StillBusy { node: index, load })
+    };
+    cluster.machines.iter().enumerate().find_map(busy)
+}
+
+/// Every key that any store has a record of.
+pub(crate) fn all_keys(cluster: &Cluster) -> BTreeSet<Key> {
+    cluster.machines.iter().flat_map(Machine::keys).collect()
+}
+
+/// Far above what the clients of a run can cause, far below what a leak would.
+const TICKET_COUNT_MAX: usize = 500;
+/// See [`TICKET_COUNT_MAX`].
+const OUTBOUND_COUNT_MAX: usize = 500;

@@ -1,0 +1,116 @@
+//! How connections come and go, and what nodes are told of it.
+
+use quorate::{
+    node::effect::{InboundId, News, SeedIndex},
+    wire::quorum::Request,
+};
+
+use crate::cluster::{Cause, Cluster, Happening, Outcome, ReturnAddress};
+
+impl Cluster {
+    /// Cuts one direction. Each side notices on its own, after a while.
+    pub(crate) fn cut(&mut self, from: usize, to: usize) {
+        self.network.cut(from, to);
+        for (node, peer) in [(from, to), (to, from)] {
+            if let Some((_, generation)) = self.network.believed(node, peer) {
+                let delay_ms = self.dice.between(300, 3_000);
+                self.later(delay_ms, Happening::Lost { node, peer, generation, cause: Cause::Cut });
+            }
+        }
+    }
+
+    pub(crate) fn gone(&mut self, index: usize, noticed_ms: u64) {
+        for peer in 0..self.machines.len() {
+            if let Some((_, generation)) = self.network.believed(index, peer) {
+                self.network.lose(index, peer, generation);
+            }
+            if let Some((_, generation)) = self.network.believed(peer, index) {
+                let delay_ms = self.dice.between(1, noticed_ms);
+                self.later(delay_ms, Happening::Lost { node: peer, peer: index, generation, cause: Cause::Crash });
+            }
+        }
+        self.inbounds.retain(|_, address| address.answerer != index);
+        let unknown: Vec<u64> =
+            self.asked.iter().filter(|(_, asked)| **asked == index).map(|(number, _)| *number).collect();
+        for number in unknown {
+            self.asked.remove(&number);
+            self.outcomes.push_back(Outcome::Unknown(number));
+        }
+    }
+
+    pub(crate) fn dial(&mut self, from: usize, to: usize, seed: Option<SeedIndex>) {
+        let life = self.machines[from].life;
+        let delay_ms = self.dice.between(1, 30);
+        self.later(delay_ms, Happening::Dialled { from, life, to, seed });
+    }
+
+    pub(crate) fn on_dialled(&mut self, from: usize, life: u64, to: usize, seed: Option<SeedIndex>) {
+        if !self.lives(from, life) {
+            return;
+        }
+        let (here, there) = (self.machines[from].id, self.machines[to].id);
+        let is_open = self.network.is_open(from, to) && self.network.is_open(to, from);
+        if !self.is_up(to) || !is_open {
+            if seed.is_none() {
+                self.input(from, |node, now| node.handle_news(now, News::DialFailed(there)));
+            }
+            return;
+        }
+        let lives = [(from, self.machines[from].life), (to, self.machines[to].life)];
+        let stands = |one: usize, other: usize, life: u64| {
+            self.network.believed(one, other).is_some_and(|(believed, _)| believed == life)
+        };
+        if stands(from, to, lives[1].1) && stands(to, from, lives[0].1) {
+            if seed.is_some() {
+                self.input(from, |node, now| node.handle_news(now, News::Connected { node: there, seed }));
+            }
+            return;
+        }
+        let generation = self.network.connect(lives[0], lives[1]);
+        self.input(from, |node, now| node.handle_news(now, News::Connected { node: there, seed }));
+        self.input(to, |node, now| node.handle_news(now, News::Connected { node: here, seed: None }));
+        for (node, peer) in [(from, to), (to, from)] {
+            let delay_ms = self.dice.between(1, 20);
+            self.later(delay_ms, Happening::Identified { node, peer, generation });
+        }
+    }
+
+    pub(crate) fn on_lost(&mut self, node: usize, peer: usize, generation: u64, cause: Cause) {
+        let is_over = self.network.is_open(node, peer) && self.network.is_open(peer, node);
+        if (cause == Cause::Cut && is_over) || !self.network.lose(node, peer, generation) {
+            return;
+        }
+        let lost = self.machines[peer].id;
+        self.input(node, |node, now| node.handle_news(now, News::Lost(lost)));
+    }
+
+    pub(crate) fn on_request(&mut self, from: ReturnAddress, to: usize, life: u64, request: Request) {
+        if !self.lives(to, life) || !self.network.is_open(from.node, to) {
+            return;
+        }
+        self.inbound_count += 1;
+        let inbound = InboundId(self.inbound_count);
+        self.inbounds.insert(inbound, from);
+        let asker = self.machines[from.node].id;
+        self.input(to, |node, now| node.handle_request(now, asker, inbound, request));
+    }
+
+    /// Nodes of one network find each other again and again.
+    pub(crate) fn look_around(&mut self) {
+        for node in 0..self.machines.len() {
+            for peer in 0..self.machines.len() {
+                let is_seen = self.is_up(peer) && self.network.is_open(peer, node);
+                if node != peer && is_seen && self.network.believed(node, peer).is_none() && self.has_mdns(node, peer) {
+                    let news = News::Discovered { node: self.machines[peer].id, addresses: Vec::new() };
+                    self.input(node, |node, now| node.handle_news(now, news));
+                }
+            }
+        }
+        self.later(1_000, Happening::LookAround);
+    }
+
+    /// Those with seeds are told whom to join, and use nothing else.
+    fn has_mdns(&self, node: usize, peer: usize) -> bool {
+        self.machines[node].seeds.is_empty() && self.machines[peer].seeds.is_empty()
+    }
+}

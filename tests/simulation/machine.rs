@@ -1,0 +1,186 @@
+//! One simulated computer: its disk, its clocks, and the node's process while one runs.
+//!
+//! Works wait in a queue and are committed together, by the very committer of the storage thread. What is not committed
+//! is gone when the process crashes. The one way to cheat is [`Acknowledge::BeforeCommit`], a bug for tests to plant.
+
+use std::sync::Arc;
+
+use quorate::{
+    causality::siblings::Object,
+    clock::{Instant, Now, WallTime},
+    config::NodeConfig,
+    ident::{Key, NodeId},
+    limits::BATCH_COUNT_MAX,
+    membership::change::Signer,
+    node::{Node, effect::Ticket},
+    replica::{Done, Query, Rules, StoreCounts, Work, answer, apply, batch::Committer, startup, values},
+    ring::Ring,
+    store::{ReadTxn, Store, StoreError, Table, Walk, WriteTxn, memory::MemoryStore, schema},
+};
+
+/// When the storage answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Acknowledge {
+    /// As it must.
+    AfterCommit,
+    /// A planted bug: a crash loses what was promised.
+    BeforeCommit,
+}
+
+/// What the storage answers to one piece of work.
+pub(crate) type Results = Vec<(Ticket, Result<Done, StoreError>)>;
+
+/// One computer and the node on it.
+pub(crate) struct Machine {
+    pub(crate) id: NodeId,
+    pub(crate) config: NodeConfig,
+    /// Where its seeds lead: indices of nodes.
+    pub(crate) seeds: Vec<usize>,
+    pub(crate) store: MemoryStore,
+    pub(crate) process: Option<Process>,
+    /// Counts the processes that were started on it.
+    pub(crate) life: u64,
+    /// Its wall clock, less the true time.
+    pub(crate) wall_skew_ms: u64,
+    /// Until when it stands still, process, disk and all.
+    pub(crate) paused_until_ms: u64,
+    /// The ring it was last seen with.
+    pub(crate) ring: Option<Arc<Ring>>,
+    signer: Signer,
+    rules: Rules,
+    acknowledge: Acknowledge,
+}
+
+/// A running node, and its storage thread.
+pub(crate) struct Process {
+    pub(crate) node: Node,
+    pub(crate) queue: Vec<(Ticket, Work)>,
+    pub(crate) is_committing: bool,
+    committer: Committer,
+}
+
+impl Machine {
+    /// A computer with an empty disk, switched off.
+    pub(crate) fn new(signer_seed: [u8; 32], config: NodeConfig, rules: Rules, acknowledge: Acknowledge) -> Machine {
+        let signer = Signer::from_seed(signer_seed);
+        Machine {
+            id: signer.node_id(),
+            config,
+            seeds: Vec::new(),
+            store: MemoryStore::new(),
+            process: None,
+            life: 0,
+            wall_skew_ms: 0,
+            paused_until_ms: 0,
+            ring: None,
+            signer,
+            rules,
+            acknowledge,
+        }
+    }
+
+    /// Both clocks, `true_ms` after the simulation began.
+    pub(crate) fn now(&self, true_ms: u64) -> Now {
+        Now { instant: Instant(true_ms), wall: WallTime(BEGINNING_MS + true_ms + self.wall_skew_ms) }
+    }
+
+    /// Starts the node on what its disk holds. On failure it stays off.
+    pub(crate) fn start(&mut self, true_ms: u64, seed: [u8; 32]) -> Result<(), StoreError> {
+        let mut txn = self.store.write()?;
+        let recovered = startup::begin(&mut txn, &self.id)?;
+        txn.commit()?;
+        self.life += 1;
+        let now = self.now(true_ms);
+        let node = Node::new(self.config.clone(), self.signer.clone(), recovered, self.life, seed, now);
+        let committer = Committer::new(self.id.to_actor_number(), self.rules);
+        self.process = Some(Process { node, queue: Vec::new(), is_committing: false, committer });
+        Ok(())
+    }
+
+    /// Stops the node with a word to its disk. Works that wait are done first, and nobody hears of them.
+    pub(crate) fn stop_cleanly(&mut self, true_ms: u64) {
+        while self.process.as_ref().is_some_and(|process| !process.queue.is_empty()) {
+            self.commit(true_ms);
+        }
+        self.process = None;
+        // A failure leaves the stop an unclean one, which is safe.
+        let _ = self.store.write().and_then(|mut txn| {
+            startup::end(&mut txn)?;
+            txn.commit()
+        });
+    }
+
+    /// Hands work to the storage. Under the planted bug the answer comes at once.
+    pub(crate) fn enqueue(&mut self, true_ms: u64, ticket: Ticket, work: Work) -> Option<Results> {
+        let wall = self.now(true_ms).wall;
+        let process = self.process.as_mut()?;
+        process.queue.push((ticket, work));
+        if self.acknowledge == Acknowledge::AfterCommit {
+            return None;
+        }
+        let mut txn = self.store.write().ok()?;
+        let mut last = None;
+        for (_, work) in &process.queue {
+            last = Some(apply(&mut txn, work.clone(), self.id.to_actor_number(), wall, self.rules));
+        }
+        last.map(|result| vec![(ticket, result)])
+    }
+
+    /// Commits what waits, as much as one transaction takes. Returns the keys it touched and the answers.
+    pub(crate) fn commit(&mut self, true_ms: u64) -> (Vec<Key>, Results) {
+        let wall = self.now(true_ms).wall;
+        let Some(process) = &mut self.process else { return (Vec::new(), Vec::new()) };
+        let rest = process.queue.split_off(process.queue.len().min(BATCH_COUNT_MAX));
+        let batch = std::mem::replace(&mut process.queue, rest);
+        let touched = batch.iter().filter_map(|(_, work)| key_of(work)).collect();
+        let results = match process.committer.run(&self.store, &batch, wall) {
+            Ok(done) => done.into_iter().map(|(ticket, done)| (ticket, Ok(done))).collect(),
+            Err(error) => batch.into_iter().map(|(ticket, _)| (ticket, Err(error.clone()))).collect(),
+        };
+        match self.acknowledge {
+            Acknowledge::AfterCommit => (touched, results),
+            Acknowledge::BeforeCommit => (touched, Vec::new()),
+        }
+    }
+
+    /// Keys that waiting works will touch.
+    pub(crate) fn waiting_keys(&self) -> Vec<Key> {
+        let works = self.process.iter().flat_map(|process| &process.queue);
+        works.filter_map(|(_, work)| key_of(work)).collect()
+    }
+
+    /// Answers from what is committed.
+    pub(crate) fn query(&self, true_ms: u64, query: &Query) -> Result<Done, StoreError> {
+        let mut counts = StoreCounts::default();
+        answer(&self.store.read()?, query, self.now(true_ms).wall, &mut counts)
+    }
+
+    /// What is committed under `key`.
+    pub(crate) fn object(&self, key: &Key) -> Object {
+        let txn = self.store.read().expect("memory can be read");
+        let found = values::load(&txn, key, &mut 0).expect("memory can be read");
+        found.map(|(object, _)| object).unwrap_or_default()
+    }
+
+    /// All keys with a record.
+    pub(crate) fn keys(&self) -> Vec<Key> {
+        let txn = self.store.read().expect("memory can be read");
+        let mut keys = Vec::new();
+        txn.visit(Table::Objects, &[], &mut |row, _| {
+            keys.extend(schema::parse_object_row(row).and_then(|(_, key)| Key::new(key).ok()));
+            Ok(Walk::On)
+        })
+        .expect("memory can be read");
+        keys
+    }
+}
+
+fn key_of(work: &Work) -> Option<Key> {
+    match work {
+        Work::Write { key, .. } | Work::Merge { key, .. } => Some(key.clone()),
+        Work::SaveChanges(_) | Work::SavePeerBoot { .. } | Work::RaiseBoot { .. } => None,
+    }
+}
+
+/// The true wall time when a simulation begins.
+const BEGINNING_MS: u64 = 1_700_000_000_000;

@@ -1,0 +1,23 @@
+//! A whole cluster in one thread under one seed, held against what its clients were promised.
+//!
+//! `QUORATE_SEED=n` replays one seed; `QUORATE_SEEDS=n` plays n fresh ones. What is simulated and what is checked is
+//! said in the modules; what is not: disks that lose committed data beyond one that goes back in time, members that
+//! come or go while clients are promised things, hints and anti-entropy.
+
+#![allow(clippy::print_stdout, reason = "the counts are part of what a test says")]
+
+mod cluster;
+mod effects;
+mod connections;
+mod machine;
+mod network;
+mod dice;
+
+mod workload;
+mod faults;
+mod model;
+mod checker;
+mod run;
+
+mod random;
+mod scenarios;

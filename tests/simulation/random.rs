@@ -1,0 +1,123 @@
+//! Random runs, and the bugs they must find.
+
+use std::time::Instant;
+
+use quorate::{
+    causality::epochs::EpochRule,
+    replica::{MergeRule, Rules},
+};
+
+use crate::{
+    checker::Violation,
+    cluster::Setup,
+    machine::Acknowledge,
+    run::{Plan, Report, run},
+    workload::Trust,
+};
+
+/// How many seeds the ordinary test plays: 10 s on an idle machine, unoptimised.
+const SEED_COUNT: u64 = 60;
+
+/// Seeds to play: the one asked for, so many fresh ones, or the first `count`.
+fn seeds(count: u64) -> Vec<u64> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    if let Some(seed) = number("QUORATE_SEED") {
+        return vec![seed];
+    }
+    match number("QUORATE_SEEDS") {
+        Some(fresh) => {
+            let start =
+                std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |age| age.as_secs());
+            (0..fresh).map(|index| start * 1_000 + index).collect()
+        }
+        None => (1..=count).collect(),
+    }
+}
+
+#[track_caller]
+fn play(seeds: &[u64], plan: impl Fn(u64) -> Plan) -> (u64, u64) {
+    let (mut operations, mut steps) = (0, 0);
+    for seed in seeds {
+        let report = run(*seed, &plan(*seed));
+        assert_eq!(report.violation, None, "seed {seed} fails; replay it with QUORATE_SEED={seed}");
+        operations += report.operations;
+        steps += report.steps;
+    }
+    (operations, steps)
+}
+
+#[test]
+fn random_runs_keep_the_promises() {
+    let begun = Instant::now();
+    let seeds = seeds(SEED_COUNT);
+    let (operations, steps) = play(&seeds, Plan::ordinary);
+    let seconds = begun.elapsed().as_secs_f64();
+    println!(
+        "{} runs, {operations} operations, {steps} steps in {seconds:.1} s: {:.0} operations a second",
+        seeds.len(),
+        operations as f64 / seconds
+    );
+    assert!(operations > 1_000 || seeds.len() < 4, "{operations} operations prove little");
+}
+
+#[test]
+fn a_disk_that_goes_back_loses_nothing_that_two_stores_held() {
+    play(&seeds(8), |_| Plan { trust: Trust::OneStoreLost, ..Plan::ordinary(0) });
+}
+
+#[test]
+fn members_that_join_in_the_middle_of_everything_end_with_one_history() {
+    play(&seeds(8), |seed| Plan { trust: Trust::Unsettled, clients: 3, ..Plan::ordinary(seed) });
+}
+
+#[test]
+fn equal_seeds_give_equal_traces() {
+    let trace = |seed| {
+        let mut plan = Plan::ordinary(3);
+        plan.setup.is_traced = true;
+        plan.trouble_ms = 4_000;
+        run(seed, &plan).trace
+    };
+    assert!(trace(1).is_some());
+    assert_eq!(trace(1), trace(1));
+    assert_ne!(trace(1), trace(2));
+}
+
+/// Plays seeds until one breaks a promise in a way that `is_expected`.
+#[track_caller]
+fn catch(setup: Setup, trust: Trust, is_expected: fn(&Violation) -> bool) {
+    for seed in 1..=CATCH_SEED_COUNT {
+        let plan = Plan { setup: setup.clone(), trust, ..Plan::ordinary(0) };
+        let Report { violation, .. } = run(seed, &plan);
+        if let Some(violation) = violation.filter(is_expected) {
+            println!("seed {seed}: {violation:?}");
+            return;
+        }
+    }
+    panic!("{CATCH_SEED_COUNT} seeds did not show it");
+}
+
+#[test]
+fn a_store_without_fresh_epochs_is_caught() {
+    let rules = Rules { epochs: EpochRule::NeverFresh, ..Rules::sound() };
+    let setup = Setup { rules, ..Setup::sound(3, 3) };
+    catch(setup, Trust::OneStoreLost, |violation| {
+        matches!(violation, Violation::DotWithTwoValues { .. } | Violation::Lost { .. })
+    });
+}
+
+#[test]
+fn an_acknowledgement_before_the_commit_is_caught() {
+    let setup = Setup { acknowledge: Acknowledge::BeforeCommit, ..Setup::sound(3, 3) };
+    catch(setup, Trust::Full, |violation| matches!(violation, Violation::NotDurable { .. }));
+}
+
+#[test]
+fn a_merge_that_drops_a_sibling_is_caught() {
+    let rules = Rules { merges: MergeRule::LastWriteWins, ..Rules::sound() };
+    let setup = Setup { rules, ..Setup::sound(3, 3) };
+    catch(setup, Trust::Full, |violation| matches!(violation, Violation::Lost { .. }));
+}
+
+/// Within so many seeds each planted bug must show.
+const CATCH_SEED_COUNT: u64 = 30;

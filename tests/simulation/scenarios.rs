@@ -1,0 +1,402 @@
+//! Stories, told by hand.
+
+use quorate::{
+    config::Founding,
+    ident::{Key, OpId, Value},
+    membership::change::Parameters,
+    node::effect::Event,
+    ring::token::PartitionCount,
+    store::StoreError,
+    wire::client::{ClientRequest, ClientResponse, Consistency, Failure, Found, Get, Put, ReadFrom, Stored},
+};
+
+use crate::{
+    checker::{self, Violation},
+    cluster::{Cluster, Outcome, Setup},
+    faults::{heal, isolate},
+    network::Weather,
+};
+
+/// The answer to a write, with what a story expects of it.
+struct Written(ClientResponse);
+
+impl Written {
+    #[track_caller]
+    fn expect_stored(self) -> Stored {
+        match self.0 {
+            ClientResponse::Stored(stored) => stored,
+            other => panic!("not stored: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn expect_failed(self) -> Failure {
+        match self.0 {
+            ClientResponse::Failed(failure) => failure,
+            other => panic!("did not fail: {other:?}"),
+        }
+    }
+}
+
+impl Cluster {
+    /// So many nodes that have become one cluster.
+    #[track_caller]
+    fn settled(seed: u64, nodes: usize, replicas: u8) -> Cluster {
+        let mut cluster = Cluster::new(seed, &Setup::sound(nodes, replicas));
+        (0..nodes).for_each(|index| cluster.start(index));
+        cluster.run_until(20_000, "all are members", checker::is_settled);
+        cluster
+    }
+
+    #[track_caller]
+    fn run_for(&mut self, duration_ms: u64) {
+        let end_ms = self.now_ms + duration_ms;
+        while self.now_ms < end_ms {
+            self.step();
+        }
+        assert_eq!(self.checker.violation(), None);
+    }
+
+    #[track_caller]
+    fn run_until(&mut self, limit_ms: u64, what: &str, is_so: impl Fn(&Cluster) -> bool) {
+        let end_ms = self.now_ms + limit_ms;
+        while !is_so(self) {
+            assert!(self.now_ms < end_ms, "not within {limit_ms} ms: {what}");
+            self.step();
+        }
+        assert_eq!(self.checker.violation(), None);
+    }
+
+    #[track_caller]
+    fn ask(&mut self, node: usize, request: ClientRequest) -> ClientResponse {
+        let number = self.submit(node, request).expect("the node is up");
+        loop {
+            while let Some(outcome) = self.outcomes.pop_front() {
+                if let Outcome::Replied(replied, response) = outcome
+                    && replied == number
+                {
+                    return response;
+                }
+            }
+            self.step();
+        }
+    }
+
+    fn put_with(&mut self, node: usize, key: &str, value: &str, context: Option<Stored>, w: Consistency) -> Written {
+        let mut op = [0; 16];
+        op.copy_from_slice(&self.dice.bytes()[..16]);
+        let context = context.map(|stored| stored.context);
+        let value = Value::new(value.as_bytes()).expect("a value");
+        let put = Put { key: key_of(key), value, context, op: OpId(op), w, ttl_ms: None, budget_ms: 5_000 };
+        Written(self.ask(node, ClientRequest::Put(put)))
+    }
+
+    fn put(&mut self, node: usize, key: &str, value: &str, w: Consistency) -> Written {
+        self.put_with(node, key, value, None, w)
+    }
+
+    #[track_caller]
+    fn get(&mut self, node: usize, key: &str, r: Consistency) -> Found {
+        let get = Get { key: key_of(key), from: ReadFrom::Row(r), budget_ms: 5_000 };
+        match self.ask(node, ClientRequest::Get(get)) {
+            ClientResponse::Found(found) => found,
+            other => panic!("not found: {other:?}"),
+        }
+    }
+
+    /// What the disk of a node holds under `key`, sorted.
+    fn stored_at(&self, node: usize, key: &str) -> Vec<String> {
+        let object = self.machines[node].object(&key_of(key));
+        sorted(object.siblings().iter().map(|sibling| sibling.value.clone()))
+    }
+
+    fn restart(&mut self, node: usize) {
+        self.crash(node, 20);
+        self.run_for(50);
+        self.start(node);
+    }
+
+    /// Both ways to the others are closed, and both sides have noticed.
+    fn isolate(&mut self, node: usize) {
+        isolate(self, node);
+        self.run_for(4_000);
+    }
+
+    fn heal(&mut self) {
+        heal(self);
+        self.run_until(20_000, "all are one again", |cluster| {
+            let count = cluster.machines.len();
+            let is_linked =
+                |one: usize| (0..count).all(|other| one == other || cluster.network.believed(one, other).is_some());
+            (0..count).all(is_linked) && checker::is_settled(cluster)
+        });
+    }
+
+    fn was_told(&self, node: usize, is_it: impl Fn(&Event) -> bool) -> bool {
+        self.told.iter().any(|(told, event)| *told == node && is_it(event))
+    }
+
+    fn founders(&self) -> usize {
+        self.told.iter().filter(|(_, event)| matches!(event, Event::Founded(_))).count()
+    }
+}
+
+fn key_of(key: &str) -> Key {
+    Key::new(key.as_bytes()).expect("a key")
+}
+
+fn sorted(values: impl Iterator<Item = Value>) -> Vec<String> {
+    let mut values: Vec<String> =
+        values.map(|value| String::from_utf8(value.as_bytes().to_vec()).expect("a text")).collect();
+    values.sort();
+    values
+}
+
+fn values(found: &Found) -> Vec<String> {
+    sorted(found.siblings.iter().map(|sibling| sibling.value.clone()))
+}
+
+#[test]
+fn three_fresh_nodes_become_one_cluster() {
+    let cluster = Cluster::settled(1, 3, 3);
+    assert_eq!(cluster.founders(), 1, "those who saw each other in time agree who founds");
+    assert!((0..3).all(|node| cluster.was_told(node, |event| *event == Event::Ready)));
+}
+
+#[test]
+fn two_founders_that_meet_merge_and_nothing_is_lost() {
+    let mut cluster = Cluster::new(2, &Setup::sound(2, 3));
+    isolate(&mut cluster, 0);
+    cluster.start(0);
+    cluster.start(1);
+    cluster.run_for(5_000);
+    assert_eq!(cluster.founders(), 2);
+    cluster.put(0, "left", "l", Consistency::Quorum).expect_stored();
+    cluster.put(1, "right", "r", Consistency::Quorum).expect_stored();
+    cluster.heal();
+    assert_eq!(values(&cluster.get(0, "right", Consistency::All)), ["r"]);
+    assert_eq!(values(&cluster.get(1, "left", Consistency::All)), ["l"]);
+}
+
+#[test]
+fn a_quorum_goes_on_without_a_dead_node_and_all_says_it_is_not_met() {
+    let mut cluster = Cluster::settled(3, 3, 3);
+    cluster.crash(2, 20);
+    cluster.run_for(100);
+    let stored = cluster.put(0, "k", "v", Consistency::Quorum).expect_stored();
+    assert!(stored.degraded && stored.acks == 2);
+    let failure = cluster.put(0, "k", "w", Consistency::All).expect_failed();
+    assert!(matches!(failure, Failure::QuorumNotMet { needed: 3, maybe_stored: true, .. }), "{failure:?}");
+    assert_eq!(values(&cluster.get(1, "k", Consistency::Quorum)), ["v", "w"], "maybe was yes");
+}
+
+#[test]
+fn read_repair_brings_a_replica_that_was_down_what_it_missed() {
+    let mut cluster = Cluster::settled(4, 3, 3);
+    cluster.crash(2, 20);
+    cluster.run_for(100);
+    cluster.put(0, "k", "v", Consistency::Quorum).expect_stored();
+    cluster.heal();
+    assert_eq!(cluster.stored_at(2, "k"), [""; 0]);
+    assert_eq!(values(&cluster.get(2, "k", Consistency::Quorum)), ["v"], "it asks others before it answers");
+    cluster.run_until(2_000, "the replica is repaired", |cluster| cluster.stored_at(2, "k") == ["v"]);
+}
+
+#[test]
+fn two_blind_writers_make_siblings_until_one_who_saw_both_writes() {
+    let mut cluster = Cluster::settled(5, 3, 3);
+    cluster.put(0, "k", "a", Consistency::All).expect_stored();
+    let second = cluster.put(1, "k", "b", Consistency::All).expect_stored();
+    let found = cluster.get(2, "k", Consistency::Quorum);
+    assert_eq!(values(&found), ["a", "b"]);
+    let seen = Stored { context: found.context, ..second };
+    cluster.put_with(2, "k", "c", Some(seen), Consistency::All).expect_stored();
+    assert!((0..3).all(|node| cluster.stored_at(node, "k") == ["c"]));
+}
+
+#[test]
+fn a_restart_keeps_everything() {
+    let mut cluster = Cluster::settled(6, 3, 3);
+    cluster.put(0, "k", "v", Consistency::All).expect_stored();
+    let digest = cluster.node(0).unwrap().history_digest();
+    (0..3).for_each(|node| cluster.crash(node, 20));
+    cluster.run_for(100);
+    cluster.heal();
+    assert_eq!(cluster.node(0).unwrap().history_digest(), digest, "nobody founds or joins a second time");
+    assert_eq!(values(&cluster.get(1, "k", Consistency::All)), ["v"]);
+    cluster.put(0, "k", "after", Consistency::All).expect_stored();
+    assert_eq!(values(&cluster.get(1, "k", Consistency::All)), ["after", "v"]);
+}
+
+#[test]
+fn a_write_that_was_never_committed_is_gone_and_was_never_acknowledged() {
+    let mut cluster = Cluster::settled(7, 3, 3);
+    let put = Put {
+        key: key_of("k"),
+        value: Value::new(b"v").unwrap(),
+        context: None,
+        op: OpId([1; 16]),
+        w: Consistency::One,
+        ttl_ms: None,
+        budget_ms: 1_000,
+    };
+    let number = cluster.submit(0, ClientRequest::Put(put)).unwrap();
+    cluster.crash(0, 20);
+    assert!(matches!(cluster.outcomes.pop_front(), Some(Outcome::Unknown(unknown)) if unknown == number));
+    cluster.run_for(500);
+    cluster.heal();
+    assert_eq!(values(&cluster.get(0, "k", Consistency::All)), [""; 0]);
+}
+
+#[test]
+fn a_failed_commit_is_said_and_the_next_write_goes_well() {
+    let mut cluster = Cluster::settled(8, 1, 3);
+    cluster.machines[0].store.fail_next_commit(StoreError::Failed { detail: "broken".to_owned() });
+    let failure = cluster.put(0, "k", "v", Consistency::One).expect_failed();
+    assert!(matches!(failure, Failure::StoreFailed { maybe_stored: true, .. }), "{failure:?}");
+    assert!(cluster.was_told(0, |event| matches!(event, Event::StoreFailed { .. })));
+    cluster.put(0, "k", "w", Consistency::One).expect_stored();
+    assert_eq!(cluster.stored_at(0, "k"), ["w"]);
+}
+
+#[test]
+fn a_founding_that_could_not_be_stored_is_tried_again() {
+    let mut cluster = Cluster::new(9, &Setup::sound(1, 3));
+    cluster.start(0);
+    cluster.run_for(500);
+    cluster.machines[0].store.fail_next_commit(StoreError::Failed { detail: "broken".to_owned() });
+    cluster.run_until(5_000, "it has founded", checker::is_settled);
+    assert!(cluster.was_told(0, |event| matches!(event, Event::StoreFailed { .. })));
+    assert_eq!(cluster.founders(), 1, "a founding is told of once it is stored");
+}
+
+#[test]
+fn a_node_that_hears_but_is_not_heard_costs_the_others_nothing() {
+    let mut cluster = Cluster::settled(10, 3, 3);
+    cluster.cut(2, 0);
+    cluster.cut(2, 1);
+    // Nobody has noticed yet: the third is asked, and does not answer.
+    cluster.put(0, "k", "v", Consistency::Quorum).expect_stored();
+    assert_eq!(values(&cluster.get(1, "k", Consistency::Quorum)), ["v"]);
+    let failure = cluster.put(2, "k", "w", Consistency::Quorum).expect_failed();
+    assert!(failure.maybe_stored(), "its words did not arrive, but it cannot know: {failure:?}");
+    cluster.heal();
+    assert_eq!(values(&cluster.get(0, "k", Consistency::All)), ["v", "w"]);
+}
+
+#[test]
+fn the_minority_of_a_cut_cannot_reach_a_quorum_and_says_so() {
+    let mut cluster = Cluster::settled(11, 3, 3);
+    cluster.isolate(2);
+    let failure = cluster.put(2, "k", "w", Consistency::Quorum).expect_failed();
+    assert_eq!(failure, Failure::QuorumNotMet { acks: 1, needed: 2, maybe_stored: true });
+    cluster.put(0, "k", "v", Consistency::Quorum).expect_stored();
+    cluster.heal();
+    assert_eq!(values(&cluster.get(0, "k", Consistency::All)), ["v", "w"]);
+    cluster.run_until(2_000, "repair levels the replicas", |cluster| checker::differing_replicas(cluster).is_none());
+}
+
+#[test]
+fn a_fresh_node_that_was_told_whom_to_join_never_founds() {
+    let mut cluster = Cluster::new(12, &Setup::sound(2, 3));
+    cluster.machines[1].seeds = vec![0];
+    cluster.machines[1].config.seed_count = 1;
+    cluster.machines[1].config.founding = Founding::Never;
+    cluster.start(1);
+    cluster.run_for(120_000);
+    assert_eq!(cluster.founders(), 0);
+    let failure = cluster.put(1, "k", "v", Consistency::One).expect_failed();
+    assert!(matches!(failure, Failure::Unavailable { .. }), "{failure:?}");
+
+    cluster.start(0);
+    cluster.run_until(20_000, "it has joined", checker::is_settled);
+    assert_eq!(cluster.founders(), 1);
+    assert!(!cluster.was_told(1, |event| matches!(event, Event::Founded(_))));
+}
+
+#[test]
+fn founders_with_other_parameters_refuse_each_other_and_say_so() {
+    let mut cluster = Cluster::new(13, &Setup::sound(2, 3));
+    cluster.machines[1].config.parameters = Parameters { partitions: PartitionCount::new(32).unwrap(), replicas: 3 };
+    isolate(&mut cluster, 0);
+    cluster.start(0);
+    cluster.start(1);
+    cluster.run_for(5_000);
+    heal(&mut cluster);
+    cluster.run_for(10_000);
+    for node in 0..2 {
+        assert!(cluster.was_told(node, |event| matches!(event, Event::HistoryRefused { .. })), "node {node}");
+        assert_eq!(cluster.node(node).unwrap().view().members.len(), 1);
+        assert!(matches!(checker::difference(&cluster), Some(Violation::HistoriesDiffer { .. })));
+    }
+}
+
+#[test]
+fn a_disk_from_before_the_last_start_is_noticed_by_peers() {
+    let mut cluster = Cluster::settled(14, 3, 3);
+    let old = cluster.machines[0].store.snapshot();
+    cluster.restart(0);
+    cluster.heal();
+    cluster.run_for(3_000);
+    cluster.restart(0);
+    cluster.heal();
+    cluster.run_for(3_000);
+
+    cluster.crash(0, 20);
+    cluster.machines[0].store.restore(&old);
+    cluster.run_for(100);
+    cluster.heal();
+    cluster.run_for(3_000);
+    assert!(cluster.was_told(0, |event| matches!(event, Event::StoreIsOld { .. })));
+}
+
+#[test]
+fn a_request_passes_from_any_node_to_the_row_of_its_key() {
+    let mut cluster = Cluster::settled(15, 5, 2);
+    for node in 0..5 {
+        let stored = cluster.put(node, &format!("k{node}"), "v", Consistency::All).expect_stored();
+        assert_eq!(stored.acks, 2);
+        let holders = (0..5).filter(|holder| cluster.stored_at(*holder, &format!("k{node}")) == ["v"]).count();
+        assert_eq!(holders, 2);
+    }
+}
+
+#[test]
+fn nodes_that_start_a_minute_late_still_join() {
+    let mut cluster = Cluster::new(16, &Setup::sound(3, 3));
+    cluster.start(0);
+    cluster.run_for(60_000);
+    cluster.start(1);
+    cluster.start(2);
+    cluster.run_until(20_000, "all are members", checker::is_settled);
+    assert_eq!(cluster.founders(), 1);
+}
+
+#[test]
+fn histories_whose_first_comparison_was_lost_are_compared_again() {
+    let mut cluster = Cluster::new(17, &Setup::sound(3, 3));
+    cluster.network.weather.loss_permille = 1_000;
+    (0..3).for_each(|node| cluster.start(node));
+    cluster.run_for(10_000);
+    assert_eq!(cluster.founders(), 3, "connected, they heard nothing of each other");
+    cluster.network.weather = Weather::FAIR;
+    cluster.run_until(10_000, "all are members", checker::is_settled);
+}
+
+/// TODO(old disks): the start after a restore takes a boot number that was used before, and with it the epochs of that
+/// boot, until a peer has told it better. Without a cure a dot names two values, and one of them is lost.
+#[test]
+fn a_disk_from_before_the_last_start_mints_old_dots_until_a_peer_is_heard() {
+    let mut cluster = Cluster::settled(18, 3, 3);
+    let old = cluster.machines[0].store.snapshot();
+    cluster.restart(0);
+    cluster.heal();
+    cluster.put(0, "k", "a", Consistency::All).expect_stored();
+
+    cluster.crash(0, 20);
+    cluster.machines[0].store.restore(&old);
+    isolate(&mut cluster, 0);
+    cluster.start(0);
+    cluster.put(0, "k", "b", Consistency::One).expect_stored();
+    assert!(matches!(cluster.checker.violation(), Some(Violation::DotWithTwoValues { .. })));
+}

@@ -1,0 +1,241 @@
+//! One of each message, with contents in all its fields.
+
+use quorate::{
+    causality::{
+        context::{Context, ContextKey},
+        dot::Actor,
+        seen::Seen,
+        siblings::{NewValue, Object},
+    },
+    clock::WallTime,
+    digest::Digest,
+    ident::{Key, Name, NodeId, OpId, Value},
+    membership::{
+        change::{Change, ChangeKind, Parameters, Profile, Signer},
+        history::History,
+    },
+    ring::token::PartitionCount,
+    wire::{
+        client::{
+            ClientRequest, ClientResponse, Consistency, Cursor, Delete, Failure, Found, FoundSibling, Get,
+            InspectedReplica, InspectedState, Inspection, Keys, LocalRecord, MemberStatus, Put, Reach, ReadFrom, Scan,
+            Status, Stored,
+        },
+        quorum::{Reconcile, Refusal, Request, Response},
+    },
+};
+
+use crate::{Case, Frame, case};
+
+pub(crate) fn requests() -> Vec<Case> {
+    let (key, partition) = (key(), digest());
+    vec![
+        case("request-forward", Request::Forward(ClientRequest::Status)),
+        case("request-read", Request::Read { key: key.clone(), partition }),
+        case("request-merge", Request::Merge { key, object: object(), partition }),
+        case("request-reconcile", Request::Reconcile(reconcile())),
+    ]
+}
+
+pub(crate) fn responses() -> Vec<Case> {
+    let partition = digest();
+    vec![
+        case("response-forwarded", Response::Forwarded(ClientResponse::History(Vec::new()))),
+        case("response-object", Response::Object { object: object(), partition }),
+        case("response-merged", Response::Merged { partition }),
+        case("response-reconciled", Response::Reconciled(reconcile())),
+        case("response-refused-overloaded", Response::Refused(Refusal::Overloaded)),
+        case("response-refused-store-failed", Response::Refused(Refusal::StoreFailed)),
+        case("response-refused-not-a-member", Response::Refused(Refusal::NotAMember)),
+    ]
+}
+
+pub(crate) fn client_requests() -> Vec<Case> {
+    let put = Put {
+        key: key(),
+        value: value(),
+        context: Some(context()),
+        op: OpId([7; 16]),
+        w: Consistency::Count(2),
+        ttl_ms: Some(60_000),
+        budget_ms: 5_000,
+    };
+    let bare = Put { context: None, w: Consistency::Quorum, ttl_ms: None, ..put.clone() };
+    let get = |from| ClientRequest::Get(Get { key: key(), from, budget_ms: 5_000 });
+    let scan = Scan { prefix: b"{42}".to_vec(), after: Some(Cursor(vec![0, 1, 2, 255])), limit: 100 };
+    let first = Scan { prefix: Vec::new(), after: None, limit: 1 };
+    vec![
+        case("client-put", ClientRequest::Put(put)),
+        case("client-put-bare", ClientRequest::Put(bare)),
+        case(
+            "client-delete",
+            ClientRequest::Delete(Delete { key: key(), context: context(), w: Consistency::All, budget_ms: 5_000 }),
+        ),
+        case("client-get", get(ReadFrom::Row(Consistency::One))),
+        case("client-get-local", get(ReadFrom::Local)),
+        case("client-scan", ClientRequest::Scan(scan)),
+        case("client-scan-first", ClientRequest::Scan(first)),
+        case("client-history", ClientRequest::History(history().summary())),
+        case("client-status", ClientRequest::Status),
+        case("client-inspect", ClientRequest::Inspect { key: key(), budget_ms: 5_000 }),
+    ]
+}
+
+pub(crate) fn client_responses() -> Vec<Case> {
+    let stored = Stored { acks: 3, primaries: 2, hinted: vec![node(4)], context: context(), degraded: true };
+    let sibling = FoundSibling { value: value(), written_at: WallTime(1_700_000_000_000) };
+    let local = LocalRecord { replica: true, filled: false, clock: object().clock().clone() };
+    let found = Found { siblings: vec![sibling], context: context(), degraded: false, local: Some(local) };
+    let keys = Keys { keys: vec![key()], next: Some(Cursor(vec![9; 9])) };
+    let state = InspectedState { hash: digest(), clock: object().clock().clone(), sibling_count: 2 };
+    let row =
+        vec![InspectedReplica { node: node(1), state: Some(state) }, InspectedReplica { node: node(2), state: None }];
+    let mut cases = vec![
+        case("answer-stored", ClientResponse::Stored(stored)),
+        case("answer-found", ClientResponse::Found(found)),
+        case("answer-keys", ClientResponse::Keys(keys)),
+        case("answer-history", ClientResponse::History(history().iter().cloned().collect())),
+        case("answer-status", ClientResponse::Status(status())),
+        case("answer-inspection", ClientResponse::Inspection(Inspection { partition: 700, row })),
+    ];
+    let detail = || "why".to_owned();
+    let failures = [
+        ("failed-quorum-not-met", Failure::QuorumNotMet { acks: 1, needed: 2, maybe_stored: true }),
+        ("failed-timed-out", Failure::TimedOut { acks: 0, needed: 2, maybe_stored: false }),
+        ("failed-invalid-context", Failure::InvalidContext { detail: detail() }),
+        ("failed-too-large", Failure::TooLarge { detail: detail() }),
+        ("failed-overloaded", Failure::Overloaded { detail: detail() }),
+        ("failed-unavailable", Failure::Unavailable { detail: detail() }),
+        ("failed-store-failed", Failure::StoreFailed { detail: detail(), maybe_stored: true }),
+    ];
+    cases.extend(failures.map(|(name, failure)| case(name, ClientResponse::Failed(failure))));
+    cases
+}
+
+/// What messages and rows are made of.
+pub(crate) fn parts() -> Vec<Case> {
+    let mut changes = history().iter().cloned().collect::<Vec<Change>>();
+    changes.sort_by_key(|change| change.sequence);
+    let [founded, joined, updated] = <[Change; 3]>::try_from(changes).unwrap();
+    for change in [&founded, &joined, &updated] {
+        change.verify().unwrap();
+    }
+    vec![
+        case("change-founded", founded),
+        case("change-joined", joined),
+        case("change-updated", updated),
+        case("object", object()),
+        case("object-never-written", Object::default()),
+        case("summary", history().summary()),
+        sealed_context(),
+    ]
+}
+
+/// The context itself, which is opaque in messages.
+fn sealed_context() -> Case {
+    const FRAME: Frame = Frame { head: &[("version", 1), ("binding to the key", 8)], tail: &[("tag", 16)] };
+    let open = |bytes: &[u8]| Context::new(bytes.to_vec()).ok()?.open(&key(), &context_key()).ok();
+    Case {
+        name: "context",
+        encoded: context().as_bytes().to_vec(),
+        frame: FRAME,
+        reads_back: Box::new(move |bytes| open(bytes) == Some(seen())),
+        survive: Box::new(move |bytes| drop(open(bytes))),
+    }
+}
+
+pub(crate) fn key() -> Key {
+    Key::new(b"bike{42}").unwrap()
+}
+
+pub(crate) fn value() -> Value {
+    Value::new(b"red").unwrap()
+}
+
+fn node(number: u8) -> NodeId {
+    NodeId([number; 32])
+}
+
+fn digest() -> Digest {
+    Digest([0xd1; 32])
+}
+
+fn context_key() -> ContextKey {
+    ContextKey::of(&Name::new("test").unwrap(), Some(b"secret"))
+}
+
+fn context() -> Context {
+    Context::seal(&seen(), &key(), &context_key()).unwrap()
+}
+
+/// A clock, and one write beyond it.
+fn seen() -> Seen {
+    let (first, second) = (Actor { node: 1, epoch: 0 }, Actor { node: 2, epoch: 3 });
+    let mut object = Object::default();
+    object.put(&Seen::default(), first, new(1));
+    let before = object.context_after_put(&Seen::default(), object.siblings()[0].dot);
+    object.put(&Seen::default(), second, new(2));
+    object.put(&Seen::default(), second, new(3));
+    let dot = object.put(&before, second, new(4));
+    object.context_after_put(&before, dot)
+}
+
+/// Two siblings, one of which expires, of two actors.
+pub(crate) fn object() -> Object {
+    let mut object = Object::default();
+    object.put(&Seen::default(), Actor { node: u64::MAX, epoch: 3 }, new(1));
+    let expiring = NewValue { expires_at: Some(WallTime(1_700_000_060_000)), ..new(2) };
+    object.put(&Seen::default(), Actor { node: 1, epoch: 0 }, expiring);
+    object
+}
+
+pub(crate) fn new(op: u8) -> NewValue {
+    NewValue { op: OpId([op; 16]), value: value(), written_at: WallTime(1_700_000_000_000), expires_at: None }
+}
+
+fn parameters() -> Parameters {
+    Parameters { partitions: PartitionCount::new(1_024).unwrap(), replicas: 3 }
+}
+
+fn profile(zone: Option<&str>) -> Profile {
+    let addresses = vec!["/ip4/10.0.0.1/tcp/4001".to_owned()];
+    Profile { name: Name::new("otter").unwrap(), zone: zone.map(|zone| Name::new(zone).unwrap()), weight: 2, addresses }
+}
+
+/// One founder, who joins and then says something new of itself.
+pub(crate) fn history() -> History {
+    let signer = Signer::from_seed([5; 32]);
+    let mut history = History::new(Name::new("test").unwrap());
+    let kinds =
+        [ChangeKind::Founded(parameters()), ChangeKind::Joined(profile(None)), ChangeKind::Updated(profile(Some("a")))];
+    for kind in kinds {
+        history.insert(history.next_change(&signer, kind)).unwrap();
+    }
+    history
+}
+
+fn reconcile() -> Reconcile {
+    let changes = history().iter().take(1).cloned().collect();
+    Reconcile { boot: 3, your_boot: 0, instance: u64::MAX, summary: history().summary(), changes }
+}
+
+fn status() -> Status {
+    let members = [Reach::Up, Reach::Suspect, Reach::Down].into_iter().zip(1..);
+    Status {
+        node: node(1),
+        cluster: Name::new("test").unwrap(),
+        parameters: Some(parameters()),
+        members: members
+            .map(|(state, number)| MemberStatus { node: node(number), profile: profile(None), state })
+            .collect(),
+        change_count: 4,
+        history: digest(),
+        held_partitions: 1_024,
+        owned_partitions: 341,
+        key_count: 1_000_000,
+        commit_count: 12,
+        write_count: 30,
+        damaged_count: 0,
+        store_failure: Some("the disk is full".to_owned()),
+    }
+}
