@@ -6,6 +6,7 @@ pub mod identity;
 pub mod registry;
 pub mod swarm_key;
 pub mod handle;
+pub(crate) mod dial_error;
 mod behaviour;
 mod clock;
 mod event_loop;
