@@ -15,6 +15,7 @@ pub mod settings;
 mod settings_values;
 mod text;
 mod connect;
+mod listing;
 
 pub mod put;
 pub mod get;
