@@ -1,6 +1,10 @@
 //! Real data through real processes: in through one node, out through another, and read back when one is killed.
 
-use std::{collections::BTreeMap, fs, process::Command};
+use std::{
+    collections::BTreeMap,
+    fs,
+    process::{Command, Stdio},
+};
 
 use serde_json::{Value as Json, json};
 
@@ -99,6 +103,22 @@ fn a_package_database_goes_in_through_one_node_and_out_through_another_and_outli
         lacking.is_empty()
     });
     assert!(is_whole, "reads have not repaired {}: {:#?}", lacking.len(), lacking.first());
+}
+
+#[test]
+fn a_value_is_given_to_the_byte_but_a_terminal_gets_a_line() {
+    let home = Home::new();
+    let node = home.start("node-0", &[&LOOPBACK[..], &["--partitions", "16"]].concat());
+    home.ask(&node, &["put", "k", "v"]).expect(0, &[]);
+    let get = ["get", "k", "--node", &node.addresses[0]];
+    assert_eq!(home.run(&get).expect(0, &[]).stdout, b"v");
+
+    // `script` runs a command on a terminal of its own.
+    let line = format!("{} {}", env!("CARGO_BIN_EXE_quorate"), get.join(" "));
+    match Command::new("script").args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output() {
+        Ok(output) => assert_eq!(String::from_utf8_lossy(&output.stdout), "v\r\n"),
+        Err(error) => eprintln!("SKIPPED: script: {error}"),
+    }
 }
 
 #[test]

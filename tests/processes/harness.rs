@@ -6,7 +6,6 @@
 
 use std::{
     ffi::OsStr,
-    fs::{self, File},
     io::{BufRead as _, BufReader, Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -43,6 +42,7 @@ pub(crate) struct Place {
 pub(crate) struct Node {
     child: Child,
     lines: Receiver<(Instant, Json)>,
+    /// Its events, and what it said to people, as texts.
     seen: Vec<(Instant, Json)>,
     pub(crate) place: Place,
     pub(crate) name: String,
@@ -50,7 +50,6 @@ pub(crate) struct Node {
     pub(crate) data_dir: PathBuf,
     pub(crate) peer_id: String,
     pub(crate) addresses: Vec<String>,
-    log: PathBuf,
 }
 
 /// How a command ended.
@@ -99,13 +98,13 @@ impl Home {
     /// Starts a node on the data directory `name`. Waits for nothing.
     pub(crate) fn spawn(&self, place: &Place, name: &str, words: &[&str]) -> Node {
         let data_dir = self.path(name);
-        let log = self.path(&format!("{name}.log"));
         let mut command = self.command(place, &["start", "-o", "json", "--data-dir", data_dir.to_str().unwrap()]);
-        let log_file = File::options().create(true).append(true).open(&log).unwrap();
-        command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file);
+        command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let started = Instant::now();
         let mut child = command.spawn().unwrap();
-        let lines = json_lines(child.stdout.take().unwrap());
+        let (sender, lines) = sync_channel(LINE_COUNT_MAX);
+        read_lines(child.stdout.take().unwrap(), sender.clone(), |line| parse_line(&line));
+        read_lines(child.stderr.take().unwrap(), sender, Json::String);
         Node {
             child,
             lines,
@@ -116,7 +115,6 @@ impl Home {
             data_dir,
             peer_id: String::new(),
             addresses: Vec::new(),
-            log,
         }
     }
 
@@ -186,7 +184,8 @@ impl Home {
         let mut command = self.command(&node.place, &["shell", "--node", &node.addresses[0]]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn().unwrap();
-        let lines = json_lines(child.stdout.take().unwrap());
+        let (sender, lines) = sync_channel(LINE_COUNT_MAX);
+        read_lines(child.stdout.take().unwrap(), sender, |line| parse_line(&line));
         Shell { child, lines }
     }
 }
@@ -213,12 +212,12 @@ impl Node {
         self.seen.iter().any(|(_, event)| event["event"] == name)
     }
 
-    /// Waits for a warning that has all these words.
+    /// Waits until it has said a warning with all these words to people.
     #[track_caller]
     pub(crate) fn wait_warning(&mut self, words: &[&str]) {
+        let has_all = |line: &str| line.starts_with("WARNING") && words.iter().all(|word| line.contains(word));
         self.wait_for(&format!("warning with {words:?}"), |seen| {
-            let mut warnings = seen.iter().filter(|(_, event)| event["event"] == "warning");
-            warnings.any(|(_, warning)| words.iter().all(|word| warning.to_string().contains(word))).then_some(())
+            seen.iter().filter_map(|(_, line)| line.as_str()).any(has_all).then_some(())
         });
     }
 
@@ -243,15 +242,10 @@ impl Node {
                 Ok(line) => self.seen.push(line),
                 Err(error) => {
                     let ended = if error == RecvTimeoutError::Timeout { "waited too long" } else { "it ended" };
-                    panic!("{}: no {what}: {ended}\n{:?}\n{}", self.name, self.seen, self.log());
+                    panic!("{}: no {what}: {ended}; it said {:#?}", self.name, self.seen);
                 }
             }
         }
-    }
-
-    /// What it said to the standard error.
-    pub(crate) fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Ends it as a loss of power would end its process.
@@ -407,15 +401,22 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-fn json_lines(output: impl std::io::Read + Send + 'static) -> Receiver<(Instant, Json)> {
-    let (sender, receiver): (SyncSender<(Instant, Json)>, _) = sync_channel(LINE_COUNT_MAX);
+/// Reads the lines of one output beside everything else, until it ends.
+fn read_lines(
+    output: impl std::io::Read + Send + 'static,
+    sender: SyncSender<(Instant, Json)>,
+    understand: impl Fn(String) -> Json + Send + 'static,
+) {
     thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
-            let json = serde_json::from_str(&line).unwrap_or(Json::String(line));
-            if sender.send((Instant::now(), json)).is_err() {
+            if sender.send((Instant::now(), understand(line))).is_err() {
                 return;
             }
         }
     });
-    receiver
+}
+
+#[track_caller]
+fn parse_line(line: &str) -> Json {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("no JSON ({error}): {line}"))
 }

@@ -5,6 +5,7 @@
 //! is for other tests.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::print_stderr, reason = "says what was measured, and what this machine does not allow")]
 
 mod harness;
 mod network;

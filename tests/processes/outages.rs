@@ -20,7 +20,7 @@ fn a_put_to_all_while_one_is_down_says_how_many_have_it_and_that_it_may_be_store
 
     // In words as well; and for a write that reads first.
     let shown = home.run(&["put", "k", "v", "--w", "all", "--node", &third.addresses[0]]);
-    let shown = shown.expect(5, &["2 of 3 replicas", "may be stored", "quorate status"]);
+    let shown = shown.expect(5, &["2 of 3 replicas", "may have been stored", "quorate status"]);
     assert!(shown.stdout.is_empty());
     home.ask(&second, &["get", "k", "--r", "all"]).expect(5, &["2 of 3 replicas"]);
 

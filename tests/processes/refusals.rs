@@ -83,11 +83,24 @@ fn settings_that_mean_nothing_are_refused_with_what_was_probably_meant() {
     home.run(&on(text(&dir), &["--replicas", "0"])).expect(2, &["replicas = 0", "--replicas", "from 1 to 16"]);
     home.run(&on(text(&dir), &["--partitions", "1000"])).expect(2, &["partitions = 1000", "power of two"]);
     home.run(&on(text(&dir), &["--join", "10.0.0.1:4001"])).expect(2, &["join", "10.0.0.1:4001", "/ip4/"]);
-    home.run(&on(text(&dir), &["--listen", "/ip4/127.0.0.1/udp/1/quic-v1"])).expect(1, &["quic", "/tcp/"]);
     home.run(&on(text(&dir), &["--swarm-key", text(&file)])).expect(2, &["quorate.toml", "keygen"]);
     home.run(&["get", "k", "--node", "10.0.0.1:4001"]).expect(2, &["10.0.0.1:4001", "--node", "/ip4/"]);
     home.run(&["fetch", "k", "-o", "json"]).expect(2, &["usage", "fetch"]);
     assert!(!dir.join("store").join("data.mdb").exists());
+}
+
+#[test]
+fn a_place_where_nobody_can_listen_is_named() {
+    let home = Home::new();
+    let node = start(&home, "node", &[]);
+    let taken = node.addresses[0].split("/p2p/").next().unwrap();
+    let dir = home.path("other");
+    for (address, cause) in [(taken, "in use"), ("/ip4/127.0.0.1/udp/1/quic-v1", "not supported")] {
+        let refused = home.run(&["start", "--data-dir", text(&dir), "--no-mdns", "--listen", address]);
+        refused.expect(1, &["cannot listen on", address, cause, "--listen"]);
+    }
+    // It can be put right: the same directory does for a good address.
+    start(&home, "other", &[]);
 }
 
 #[test]
@@ -134,7 +147,7 @@ fn a_data_directory_of_another_cluster_is_refused_and_goes_on_in_its_own() {
     let dir = node.data_dir.clone();
     assert_eq!(node.stop(), 0);
     let refused = home.run(&on(text(&dir), &["--cluster", "blue"]));
-    refused.expect(1, &["red", "blue", text(&dir), "another data directory"]);
+    refused.expect(1, &["another cluster than \"blue\"", text(&dir), "another data directory"]);
 
     let node = start(&home, "node", &["--cluster", "red"]);
     let got = home.run(&[&["get", "k"], &place[..], &[&node.addresses[0]]].concat()).expect(0, &[]);

@@ -130,11 +130,11 @@ fn settings_are_shown_with_where_each_came_from() {
     std::fs::write(home.path("quorate.toml"), "replicas = 5\nzone = \"a\"\n").unwrap();
     let words = ["config", "show", "--origin", "-o", "json", "--config", "quorate.toml", "--zone", "b"];
     let shown = home.run_with_variable(&words, ("QUORATE_WEIGHT", "2")).expect(0, &[]).json();
-    let check = |key: &str, value: &str, origin: &str| {
+    let check = |key: &str, value: Json, origin: &str| {
         assert_eq!(shown[key], json!({"value": value, "origin": origin}));
     };
-    check("replicas", "5", "file quorate.toml");
-    check("weight", "2", "environment QUORATE_WEIGHT");
-    check("zone", "b", "flag --zone");
-    check("cluster", "quorate", "default");
+    check("replicas", 5.into(), "file quorate.toml");
+    check("weight", 2.into(), "environment QUORATE_WEIGHT");
+    check("zone", "b".into(), "flag --zone");
+    check("cluster", "quorate".into(), "default");
 }
