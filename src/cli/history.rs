@@ -8,7 +8,7 @@ use crate::{
         connect::Session,
         error::CliError,
         output::{Answer, Text},
-        text::peer_text,
+        text::{counted, peer_text},
     },
     ident::Name,
     membership::{
@@ -47,7 +47,7 @@ fn verify(changes: &[Change], cluster: &Name) -> Result<String, CliError> {
 fn answer(changes: &[Change], verified: Option<String>) -> Answer {
     let mut text: Vec<String> = changes.iter().map(to_text).collect();
     if let Some(digest) = verified {
-        text.push(format!("verified: {} changes, digest {digest}", changes.len()));
+        text.push(format!("verified: {}, digest {digest}", counted(changes.len() as u64, "change")));
     }
     Answer::many(changes.iter().map(to_json).collect(), Text::Lines(text.join("\n")))
 }

@@ -23,7 +23,7 @@ use crate::{
         lines,
         output::{Answer, Text},
         put::{self, PutRequest, Replaces},
-        text::{new_key, new_value, take_bytes},
+        text::{counted, new_key, new_value, take_bytes},
     },
     ident::{Key, Value},
     wire::client::Consistency,
@@ -43,7 +43,7 @@ pub(crate) async fn run(session: &Session, args: ImportArgs) -> Result<Answer, C
     let result = Import::new(session, bar.clone()).run(&receiver).await;
     bar.finish_and_clear();
     let stored = result?;
-    Ok(Answer::one(json!({ "ok": true, "stored": stored }), Text::Note(format!("stored {stored} lines"))))
+    Ok(Answer::one(json!({ "ok": true, "stored": stored }), Text::Note(format!("stored {}", counted(stored, "line")))))
 }
 
 /// Keys under way at once.

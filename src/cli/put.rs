@@ -19,7 +19,9 @@ use crate::{
         connect::Session,
         error::CliError,
         output::{Answer, Text},
-        text::{context_text, key_of, new_value, parse_consistency, parse_context, parse_ttl, peer_text, printable},
+        text::{
+            context_text, counted, key_of, new_value, parse_consistency, parse_context, parse_ttl, peer_text, printable,
+        },
     },
     client::Write,
     ident::{Key, Value},
@@ -141,8 +143,8 @@ pub(crate) async fn put(session: &Session, request: PutRequest) -> Result<Stored
 
 /// What a write that succeeded answers.
 pub(crate) fn stored_answer(stored: &Stored, verb: &str) -> Answer {
-    let nodes = if stored.acks == 1 { "node" } else { "nodes" };
-    let mut note = format!("{verb}: durable on {} {nodes}, {} of its row", stored.acks, stored.primaries);
+    let nodes = counted(stored.acks.into(), "node");
+    let mut note = format!("{verb}: durable on {nodes}, {} of its row", stored.primaries);
     if !stored.hinted.is_empty() {
         note.push_str(&format!("; kept for {} that cannot be reached", stored.hinted.len()));
     }

@@ -8,7 +8,7 @@ use crate::{
         error::CliError,
         members::{new_table, to_lines},
         output::{Answer, Text},
-        text::peer_text,
+        text::{counted, peer_text},
     },
     membership::view::View,
     ring::Ring,
@@ -38,7 +38,12 @@ fn answer(ring: &Ring, name: impl Fn(usize) -> String) -> Answer {
 
 fn to_text(ring: &Ring, name: impl Fn(usize) -> String) -> String {
     let total = ring.partitions().get();
-    let head = format!("{total} partitions, {} replicas, {} members", ring.replicas(), ring.members().len());
+    let counts = [
+        counted(total.into(), "partition"),
+        counted(ring.replicas().into(), "replica"),
+        counted(ring.members().len() as u64, "member"),
+    ];
+    let head = counts.join(", ");
     let mut table = new_table(["", "name", "partitions", "share", "heads", "first tokens", "peer id"]);
     let vnode_count: usize = ring.members().iter().map(|member| ring.held_by(&member.id).count()).sum();
     for (index, member) in ring.members().iter().enumerate() {

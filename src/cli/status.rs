@@ -8,7 +8,7 @@ use crate::{
         error::{CliError, Exit},
         members,
         output::{Answer, Text},
-        text::peer_text,
+        text::{counted, peer_text},
     },
     ident::NodeId,
     ring::Ring,
@@ -85,17 +85,28 @@ fn to_text(status: &Status, ring: Option<&Ring>, health: Health) -> String {
         format!("cluster {} is {}", status.cluster, health.word()),
         format!("asked: {} ({})", name_of(status), peer_text(&status.node)),
         format!(
-            "holds {} of {total} partitions, heads {}; {} keys, tombstones included",
-            status.held_partitions, status.owned_partitions, status.key_count
+            "holds {} of {total} partitions, heads {}; {}, tombstones included",
+            status.held_partitions,
+            status.owned_partitions,
+            counted(status.key_count, "key")
         ),
-        format!("{replicas} replicas of a key; history: {} changes, {}", status.change_count, short(status)),
+        format!(
+            "{} of a key; history: {}, {}",
+            counted(replicas.into(), "replica"),
+            counted(status.change_count, "change"),
+            short(status)
+        ),
     ];
     if status.parameters.is_none() {
         lines.push("it has found no cluster yet; wait, or start it with --join".to_owned());
     }
     if replicas as usize > status.members.len() {
         let missing = replicas as usize - status.members.len();
-        lines.push(format!("{missing} more members are needed for {replicas} replicas: `quorate start --join …`"));
+        let replicas = counted(replicas.into(), "replica");
+        lines.push(format!(
+            "for {replicas} it takes {} more: `quorate start --join …`",
+            counted(missing as u64, "member")
+        ));
     }
     if let Some(failure) = &status.store_failure {
         lines.push(format!("its store refuses writes: {failure}"));

@@ -62,6 +62,11 @@ pub(crate) fn printable(bytes: &[u8]) -> String {
     }
 }
 
+/// `1 key`, `2 keys`: `noun` is the singular, and its plural ends in s.
+pub(crate) fn counted(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
 /// A key as it was typed.
 pub(crate) fn key_of(typed: &OsStr) -> Result<Key, CliError> {
     new_key(typed.as_bytes())
@@ -96,7 +101,7 @@ pub(crate) fn parse_context(text: &str) -> Result<Context, CliError> {
     let refused = |reason: String| CliError::InvalidContext { detail: reason };
     let bytes = general_purpose::URL_SAFE_NO_PAD
         .decode(text)
-        .map_err(|error| refused(format!("the context is not base64url without padding: {error}")))?;
+        .map_err(|_| refused("the context is not base64url without padding".to_owned()))?;
     Context::new(bytes).map_err(|error| refused(error.to_string()))
 }
 
