@@ -439,7 +439,9 @@ impl Node {
             self.reconcile_with(now, from);
             return self.forward_on(now, number);
         }
-        let Some(Operation { asker, state: State::Forwarded { maybe_stored, .. }, .. }) = self.end(number) else { return };
+        let Some(Operation { asker, state: State::Forwarded { maybe_stored, .. }, .. }) = self.end(number) else {
+            return;
+        };
         let response = match response {
             // What an earlier coordinator may have done is not undone by the refusal of a later one.
             ClientResponse::Failed(failure) if maybe_stored && !failure.maybe_stored() => {
