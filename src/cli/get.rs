@@ -67,17 +67,25 @@ fn answer(key: &Key, found: &Found) -> Answer {
 }
 
 fn several_text(key: &Key, siblings: &[FoundSibling], found: &Found) -> Vec<u8> {
-    let (key, count) = (printable(key.as_bytes()), siblings.len());
-    let mut text = format!("{key} has {count} siblings, written concurrently:\n").into_bytes();
+    let (name, count) = (printable(key.as_bytes()), siblings.len());
+    let mut text = format!("{name} has {count} siblings, written concurrently:\n").into_bytes();
     for (number, sibling) in (1..).zip(siblings) {
         let head = format!("--- sibling {number} of {count}, written {}\n", time_text(sibling.written_at));
         text.extend_from_slice(head.as_bytes());
         text.extend_from_slice(sibling.value.as_bytes());
         text.push(b'\n');
     }
-    let foot = format!("--- to replace them all: quorate put KEY VALUE --context {}\n", context_text(&found.context));
+    let (key, context) = (to_word(key), context_text(&found.context));
+    let foot = format!("--- to replace them all: quorate put {key} VALUE --context {context}\n");
     text.extend_from_slice(foot.as_bytes());
     text
+}
+
+/// The key as a word of a command line; one that cannot be typed stays for the reader to fill in.
+fn to_word(key: &Key) -> String {
+    let name = printable(key.as_bytes());
+    let word = shlex::try_quote(&name).ok().filter(|_| name.as_bytes() == key.as_bytes());
+    word.map_or_else(|| "KEY".to_owned(), |word| word.into_owned())
 }
 
 fn found_json(found: &Found) -> Json {

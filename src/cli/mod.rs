@@ -15,6 +15,7 @@ pub mod settings;
 mod settings_values;
 mod text;
 mod connect;
+mod listing;
 
 pub mod put;
 pub mod get;
@@ -71,7 +72,14 @@ struct Common {
     #[arg(short, long, global = true, value_enum, default_value_t)]
     output: Format,
     /// The node to ask, for example /ip4/192.168.1.7/tcp/4001; several where the first may be away.
-    #[arg(long, global = true, value_name = "MULTIADDR", env = "QUORATE_NODE", value_delimiter = ',')]
+    #[arg(
+        long,
+        global = true,
+        value_name = "MULTIADDR",
+        env = "QUORATE_NODE",
+        value_delimiter = ',',
+        value_parser = settings_values::parse_address
+    )]
     node: Vec<Multiaddr>,
     /// The settings file, TOML.
     #[arg(long, global = true, value_name = "FILE", env = "QUORATE_CONFIG")]

@@ -141,7 +141,8 @@ pub(crate) async fn put(session: &Session, request: PutRequest) -> Result<Stored
 
 /// What a write that succeeded answers.
 pub(crate) fn stored_answer(stored: &Stored, verb: &str) -> Answer {
-    let mut note = format!("{verb}: {} nodes have it durably, {} of them in its row", stored.acks, stored.primaries);
+    let nodes = if stored.acks == 1 { "node" } else { "nodes" };
+    let mut note = format!("{verb}: durable on {} {nodes}, {} of its row", stored.acks, stored.primaries);
     if !stored.hinted.is_empty() {
         note.push_str(&format!("; kept for {} that cannot be reached", stored.hinted.len()));
     }

@@ -16,8 +16,8 @@ use thiserror::Error;
 
 use crate::{
     cli::settings_values::{
-        parse_bool, parse_durability, parse_each, parse_name, parse_partitions, parse_replicas, parse_seconds,
-        parse_weight,
+        parse_address, parse_bool, parse_durability, parse_name, parse_partitions, parse_peer, parse_replicas,
+        parse_seconds, parse_weight,
     },
     ident::Name,
     ring::token::PartitionCount,
@@ -195,8 +195,8 @@ impl Settings {
         let optional = |key| one(&entries, key, |text| Ok((!text.is_empty()).then(|| text.to_owned())));
         Ok(Settings {
             name: one(&entries, "name", parse_name)?,
-            listen: many(&entries, "listen")?,
-            join: many(&entries, "join")?,
+            listen: many(&entries, "listen", parse_address)?,
+            join: many(&entries, "join", parse_address)?,
             mdns: one(&entries, "mdns", parse_bool)?,
             cluster: one(&entries, "cluster", parse_name)?,
             swarm_key: optional("swarm_key")?.map(PathBuf::from),
@@ -205,7 +205,7 @@ impl Settings {
             replicas: one(&entries, "replicas", parse_replicas)?,
             partitions: one(&entries, "partitions", parse_partitions)?,
             durability: one(&entries, "durability", parse_durability)?,
-            admins: many(&entries, "admins")?,
+            admins: many(&entries, "admins", parse_peer)?,
             discovery_window: one(&entries, "discovery_window", parse_seconds)?,
             reconcile_interval: one(&entries, "reconcile_interval", parse_seconds)?,
             peer_timeout: one(&entries, "peer_timeout", parse_seconds)?,
@@ -390,15 +390,16 @@ fn one<T>(
 }
 
 /// A list; where there are no lists, its elements stand between commas.
-fn many<T: std::str::FromStr<Err: fmt::Display>>(
+fn many<T>(
     entries: &BTreeMap<&'static str, Entry>,
     key: &'static str,
+    parse: impl Fn(&str) -> Result<T, String>,
 ) -> Result<Vec<T>, SettingsError> {
     debug_assert!(LIST_KEYS.contains(&key), "a list");
     let entry = entries.get(key).expect("every key has a default");
-    let result = match &entry.raw {
-        Raw::One(text) => parse_each(text.split(',').map(str::trim).filter(|element| !element.is_empty())),
-        Raw::Many(list) => parse_each(list.iter().map(String::as_str)),
+    let result: Result<Vec<T>, String> = match &entry.raw {
+        Raw::One(text) => text.split(',').map(str::trim).filter(|element| !element.is_empty()).map(parse).collect(),
+        Raw::Many(list) => list.iter().map(|element| parse(element)).collect(),
     };
     result.map_err(|rule| invalid(key, entry, rule))
 }

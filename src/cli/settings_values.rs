@@ -1,6 +1,8 @@
 //! The rule of each kind of setting: from text to a value that cannot be wrong, or the rule in words.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::time::Duration;
+
+use libp2p::{Multiaddr, PeerId};
 
 use crate::{
     ident::{IdentError, Name},
@@ -47,8 +49,11 @@ pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
     seconds.map(Duration::from_secs_f64).ok_or_else(rule)
 }
 
-pub(crate) fn parse_each<'a, T: FromStr<Err: fmt::Display>>(
-    texts: impl Iterator<Item = &'a str>,
-) -> Result<Vec<T>, String> {
-    texts.map(|text| text.parse().map_err(|error| format!("`{text}` will not do: {error}"))).collect()
+pub(crate) fn parse_address(text: &str) -> Result<Multiaddr, String> {
+    let rule = "an address is /ip4/…, /ip6/… or /dns/…, then /tcp/… (for example /ip4/192.168.1.7/tcp/4001)";
+    text.parse().map_err(|error| format!("`{text}` will not do: {error}; {rule}"))
+}
+
+pub(crate) fn parse_peer(text: &str) -> Result<PeerId, String> {
+    text.parse().map_err(|error| format!("`{text}` will not do: {error}; `quorate id` prints a peer id"))
 }

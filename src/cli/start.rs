@@ -1,7 +1,8 @@
 //! `quorate start`: runs a node until it is told to stop.
 //!
 //! For people it says who it is, where its data is, and the line that starts the next one. For programs it prints one
-//! event a line, the first when the node serves; what happens before that waits for it.
+//! event a line, the first when the node serves; what happens before that waits for it, but warnings go to the standard
+//! error as well: a node that never comes to serve must not be silent about why.
 
 use std::{
     path::PathBuf,
@@ -18,6 +19,7 @@ use crate::{
     cli::{
         error::{CliError, Exit},
         given,
+        listing::Listing,
         output::{Format, Terminal},
         settings::{Raw, Settings},
         text::peer_text,
@@ -197,6 +199,7 @@ struct Announcer {
     data_dir: PathBuf,
     is_open: bool,
     durability: Durability,
+    listing: Listing,
     ready: bool,
     /// JSON events that came before the node was ready. At most [`WAITING_MAX`].
     waiting: Vec<Json>,
@@ -215,6 +218,7 @@ impl Announcer {
             data_dir: std::path::absolute(&settings.data_dir).unwrap_or_else(|_| settings.data_dir.clone()),
             is_open: settings.swarm_key.is_none(),
             durability: settings.durability,
+            listing: Listing::new(settings, peer),
             ready: false,
             waiting: Vec::new(),
         }
@@ -261,6 +265,9 @@ impl Announcer {
                 }
                 Format::Json if self.ready => self.terminal.json_line(&to_json(&other)),
                 Format::Json => {
+                    if matches!(other, Notice::Warning(_)) {
+                        self.terminal.note(&to_text(&other));
+                    }
                     if self.waiting.len() < WAITING_MAX {
                         self.waiting.push(to_json(&other));
                     }
@@ -273,6 +280,9 @@ impl Announcer {
     fn announce_ready(&mut self, addresses: &[Multiaddr]) -> Result<(), CliError> {
         let addresses: Vec<Multiaddr> = addresses.iter().map(|address| with_peer(address, self.peer)).collect();
         self.ready = true;
+        if let Err(detail) = self.listing.list(&addresses) {
+            self.terminal.note(&format!("WARNING   {detail}"));
+        }
         match self.terminal.format {
             Format::Table => self.terminal.line(&self.ready_text(&addresses)),
             Format::Json => {

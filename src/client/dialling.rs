@@ -6,19 +6,17 @@
 
 use std::{
     collections::BTreeMap,
-    error::Error,
-    fmt, io,
+    fmt,
     time::{Duration, Instant},
 };
 
 use libp2p::{
-    Multiaddr, PeerId, TransportError,
+    Multiaddr, PeerId,
     multiaddr::Protocol,
     swarm::{ConnectionId, DialError, dial_opts::DialOpts, dial_opts::PeerCondition},
 };
-use quorate_behaviours::tcp;
 
-use crate::{client::error::ClientError, ident::Name, limits::ADDRESS_COUNT_MAX};
+use crate::{client::error::ClientError, ident::Name, limits::ADDRESS_COUNT_MAX, runtime::dial_error};
 
 /// Names a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -133,7 +131,7 @@ impl Dialling {
     /// A dial has failed.
     pub(super) fn connection_failed(&mut self, connection: ConnectionId, error: &DialError, now: Instant) {
         if let Some(target) = self.pending.remove(&connection) {
-            self.failed(target, words(error), now);
+            self.failed(target, dial_error::words(error), now);
         }
     }
 
@@ -223,7 +221,7 @@ impl State {
     }
 
     fn describe(&self, waited: Option<Duration>) -> String {
-        let address = self.addresses.first().map_or_else(|| "a member without addresses".to_owned(), short);
+        let address = self.addresses.first().map_or_else(|| "a member without addresses".to_owned(), dial_error::short);
         match (&self.finding, waited) {
             (Some(Finding::Ours), _) => format!("{address} is a node of this cluster"),
             (Some(Finding::OtherCluster(theirs)), _) => {
@@ -260,84 +258,6 @@ fn peer_in(address: &Multiaddr) -> Option<PeerId> {
     match address.iter().last()? {
         Protocol::P2p(peer) => Some(peer),
         _ => None,
-    }
-}
-
-/// Why a dial failed, for people.
-fn words(error: &DialError) -> String {
-    match error {
-        DialError::Transport(attempts) if !attempts.is_empty() => {
-            let each: Vec<String> = attempts.iter().map(|(address, error)| attempt_words(address, error)).collect();
-            each.join(", ")
-        }
-        DialError::WrongPeerId { obtained, address } => {
-            format!("{} is another peer than was asked for, {obtained}", short(address))
-        }
-        DialError::Transport(_)
-        | DialError::LocalPeerId { .. }
-        | DialError::NoAddresses
-        | DialError::DialPeerConditionFalse(_)
-        | DialError::Aborted
-        | DialError::Denied { .. } => error.to_string(),
-    }
-}
-
-fn attempt_words(address: &Multiaddr, error: &TransportError<io::Error>) -> String {
-    let at = short(address);
-    let error = match error {
-        TransportError::MultiaddrNotSupported(_) => {
-            return format!("{at} cannot be dialled: an address is /ip4/…, /ip6/… or /dns/…, then /tcp/…");
-        }
-        TransportError::Other(error) => error,
-    };
-    match find_socket_error(error) {
-        Some(SocketError::Dial(error)) => error.to_string(),
-        Some(SocketError::System(error)) => format!("{at}: {error}"),
-        None => {
-            format!(
-                "{at} answered, but not as a libp2p peer that we can talk to ({error}); is it another program, or does the cluster have a swarm key?"
-            )
-        }
-    }
-}
-
-enum SocketError<'a> {
-    Dial(&'a tcp::DialError),
-    System(&'a io::Error),
-}
-
-/// The socket's own error inside what the transport's layers made of it; none if a layer above the socket failed.
-fn find_socket_error<'a>(error: &'a (dyn Error + 'static)) -> Option<SocketError<'a>> {
-    if let Some(dial) = error.downcast_ref::<tcp::DialError>() {
-        return Some(SocketError::Dial(dial));
-    }
-    if let Some(io_error) = error.downcast_ref::<io::Error>() {
-        let is_refusal = io_error.raw_os_error().is_some()
-            && !matches!(
-                io_error.kind(),
-                // These come from somebody who had taken the connection.
-                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted
-            );
-        if is_refusal {
-            return Some(SocketError::System(io_error));
-        }
-        if let Some(inner) = io_error.get_ref() {
-            return find_socket_error(inner);
-        }
-    }
-    find_socket_error(error.source()?)
-}
-
-/// `127.0.0.1:4001`; an address of another kind in full.
-fn short(address: &Multiaddr) -> String {
-    let mut parts = address.iter();
-    match (parts.next(), parts.next()) {
-        (Some(Protocol::Ip4(ip)), Some(Protocol::Tcp(port))) => format!("{ip}:{port}"),
-        (Some(Protocol::Ip6(ip)), Some(Protocol::Tcp(port))) => format!("[{ip}]:{port}"),
-        (Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name)), Some(Protocol::Tcp(port))) => {
-            format!("{name}:{port}")
-        }
-        _ => address.to_string(),
     }
 }
 

@@ -6,6 +6,7 @@ pub mod identity;
 pub mod registry;
 pub mod swarm_key;
 pub mod handle;
+pub(crate) mod dial_error;
 mod behaviour;
 mod clock;
 mod event_loop;
@@ -14,7 +15,7 @@ mod translate;
 
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -25,7 +26,8 @@ use thiserror::Error;
 
 use crate::{
     config::NodeConfig,
-    ident::NodeId,
+    ident::{ClusterId, Name, NodeId},
+    membership::change::{Change, ChangeKind},
     node::{Node, effect::Event},
     replica::startup::{self, Recovered},
     runtime::{
@@ -83,6 +85,33 @@ pub enum StartError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The data directory belongs to another user: what we would write, that user could not read any more. Nothing was
+    /// written.
+    #[error(
+        "the data directory {path} belongs to the user with uid {owner_uid}, but this process runs as uid {our_uid}: run \
+         it as that user, or give another data directory with --data-dir",
+        path = path.display()
+    )]
+    NotOurs {
+        /// Which.
+        path: PathBuf,
+        /// Whose it is.
+        owner_uid: u32,
+        /// As whom we run (effective user).
+        our_uid: u32,
+    },
+    /// The data directory holds the data of another cluster. Nothing of it was changed.
+    #[error(
+        "the data directory {path} belongs to another cluster than \"{cluster}\": start it with the --cluster of its \
+         first start, or give another data directory with --data-dir",
+        path = path.display()
+    )]
+    OtherCluster {
+        /// Which.
+        path: PathBuf,
+        /// The cluster that was asked for.
+        cluster: Name,
+    },
     /// No identity.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -93,7 +122,9 @@ pub enum StartError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// No socket.
-    #[error("cannot listen on {address}: {detail}; choose another address with --listen")]
+    #[error(
+        "cannot listen on {address}: {detail}; choose another address with --listen, such as /ip4/0.0.0.0/tcp/4001"
+    )]
     Listen {
         /// Where.
         address: Multiaddr,
@@ -161,13 +192,14 @@ impl Running {
 /// Starts a node. Returns once it listens; [`Notice::Ready`] follows when it has become a member.
 pub async fn start(settings: Settings) -> Result<Running, StartError> {
     make_data_dir(&settings.data_dir)?;
+    check_owner(&settings.data_dir)?;
     let keypair = identity::load_or_create(&settings.data_dir.join("identity.key"))?;
     let store = LmdbStore::open(
         &settings.data_dir.join("store"),
         Options { durability: settings.durability, map_size_bytes: MAP_SIZE_BYTES },
     )?;
     let signer = identity::signer_of(&keypair);
-    let recovered = recover(&store, &signer.node_id())?;
+    let recovered = recover(&store, &signer.node_id(), &settings)?;
     let storage = Storage::start(store, settings.durability, signer.node_id().to_actor_number())?;
 
     let mut translator = Translator::new(&keypair, &network_config(&settings), settings.join.clone())?;
@@ -196,12 +228,35 @@ fn make_data_dir(path: &Path) -> Result<(), StartError> {
     made.map_err(|source| StartError::DataDir { path: path.to_owned(), source })
 }
 
-fn recover(store: &LmdbStore, node: &NodeId) -> Result<Recovered, StoreError> {
+fn check_owner(path: &Path) -> Result<(), StartError> {
+    let failed = |source| StartError::DataDir { path: path.to_owned(), source };
+    let owner_uid = fs::metadata(path).map_err(failed)?.uid();
+    let our_uid = rustix::process::geteuid().as_raw();
+    if owner_uid == our_uid { Ok(()) } else { Err(StartError::NotOurs { path: path.to_owned(), owner_uid, our_uid }) }
+}
+
+fn recover(store: &LmdbStore, node: &NodeId, settings: &Settings) -> Result<Recovered, StartError> {
     let mut txn = store.write()?;
     let recovered = startup::begin(&mut txn, node)?;
+    if !is_of_cluster(&recovered.changes, &settings.node.cluster) {
+        // The transaction is dropped: the store does not even know of this start.
+        return Err(StartError::OtherCluster {
+            path: settings.data_dir.clone(),
+            cluster: settings.node.cluster.clone(),
+        });
+    }
     txn.commit()?;
     store.sync()?;
     Ok(recovered)
+}
+
+/// Whether a history can be one of the cluster called `name`. An empty one can be anybody's.
+fn is_of_cluster(changes: &[Change], name: &Name) -> bool {
+    let mut founders = changes.iter().filter_map(|change| match &change.kind {
+        ChangeKind::Founded(parameters) => Some((change.cluster, parameters)),
+        ChangeKind::Joined(_) | ChangeKind::Updated(_) => None,
+    });
+    founders.all(|(cluster, founded)| ClusterId::of(name, founded.partitions.get(), founded.replicas) == cluster)
 }
 
 /// The TCP ports this node told of itself last: its peers look for it there.

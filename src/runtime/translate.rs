@@ -29,6 +29,7 @@ use crate::{
     runtime::{
         LISTEN_TIMEOUT, Notice, StartError,
         behaviour::{Behaviour, BehaviourEvent, NODE_AGENT, NetworkConfig, build_swarm},
+        dial_error,
         identity::{node_id, peer_id},
     },
     wire::{
@@ -231,7 +232,7 @@ impl Translator {
                 None
             }
             Err(DialError::DialPeerConditionFalse(_) | DialError::LocalPeerId { .. }) => None,
-            Err(error) => self.complain(seed, &causes(&error)),
+            Err(error) => self.complain(seed, &dial_error::words(&error)),
         }
     }
 
@@ -280,7 +281,7 @@ impl Translator {
             },
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error, .. } => {
                 if let Some(seed) = self.seed_dials.remove(&connection_id) {
-                    let notice = self.complain(seed, &causes(&error));
+                    let notice = self.complain(seed, &dial_error::words(&error));
                     return notice.map_or(NetworkInput::Nothing, NetworkInput::Notice);
                 }
                 tracing::debug!(?peer_id, %error, "a dial failed");
@@ -360,12 +361,14 @@ impl Translator {
     fn on_identified(&mut self, peer: PeerId, protocol_version: &str, agent_version: &str) -> NetworkInput {
         let theirs = wire::identified_cluster(protocol_version);
         if theirs.as_ref() == Some(&self.cluster) {
+            self.strangers.remove(&peer);
             let is_node = agent_version.split('/').next() == NODE_AGENT.split('/').next();
             return match node_id(&peer) {
                 Some(node) if is_node => NetworkInput::News(News::Identified(node)),
                 Some(_) | None => NetworkInput::Nothing,
             };
         }
+        let is_known = self.strangers.contains(&peer);
         if self.strangers.len() < STRANGERS_MAX {
             self.strangers.insert(peer);
         }
@@ -380,7 +383,8 @@ impl Translator {
             None => format!("{peer} is a libp2p peer ({agent_version}), but not of Quorate"),
         };
         let is_seed = self.seeds.iter().any(|seed| peer_of(seed).is_none_or(|named| named == peer));
-        if is_seed { NetworkInput::Notice(Notice::Warning(complaint)) } else { NetworkInput::Nothing }
+        // An address given at start is dialled for ever; what was found there is told once.
+        if is_seed && !is_known { NetworkInput::Notice(Notice::Warning(complaint)) } else { NetworkInput::Nothing }
     }
 
     fn on_discovered(&mut self, found: Vec<(PeerId, Multiaddr)>) -> NetworkInput {

@@ -32,7 +32,7 @@ const LEVELS: &[(u8, &str, &[&str])] = &[
     (4, "config", &[]),
     (4, "node", &["config"]),
     (5, "runtime", &[]),
-    (5, "client", &["runtime::identity"]),
+    (5, "client", &["runtime::identity", "runtime::dial_error"]),
     (6, "cli", &[]),
     (7, "main", &[]),
 ];
