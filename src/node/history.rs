@@ -23,7 +23,7 @@ use crate::{
     },
     replica::{Done, Work, startup::Recovered},
     store::StoreError,
-    wire::quorum::{Reconcile, Refusal, Request, Response},
+    wire::quorum::{Reconcile, Request, Response},
 };
 
 /// Most batches that wait while one is being stored.

@@ -7,6 +7,9 @@
 pub mod effect;
 mod history;
 mod operations;
+mod writing;
+mod reading;
+mod forwarding;
 mod peer;
 mod status;
 mod upkeep;

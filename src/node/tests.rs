@@ -15,11 +15,11 @@ use crate::{
         Node,
         effect::{ClientId, Effect, Event, InboundId, News},
     },
-    replica::startup::Recovered,
+    replica::{Work, startup::Recovered},
     ring::token::PartitionCount,
     wire::{
         client::{ClientRequest, ClientResponse, Consistency, Failure, Get, ReadFrom},
-        quorum::{Reconcile, Refusal, Request, Response},
+        quorum::{Reconcile, Request, Response},
     },
 };
 
@@ -70,7 +70,11 @@ fn get(name: &str) -> ClientRequest {
 
 fn founds(node: &mut Node, now: Now) -> bool {
     node.handle_timeout(now);
-    effects(node).iter().any(|effect| matches!(effect, Effect::Tell(Event::Founded(_))))
+    let is_founding = |change: &Change| matches!(change.kind, ChangeKind::Founded(_));
+    effects(node).iter().any(|effect| match effect {
+        Effect::Store { work: Work::SaveChanges(changes), .. } => changes.iter().any(is_founding),
+        _ => false,
+    })
 }
 
 /// A key whose row `node` is not in.

@@ -170,7 +170,6 @@ const LINE_COUNT_MAX: usize = 500;
 
 /// Longer files, and why each is one file.
 const LONG_FILES: &[(&str, &str)] = &[
-    ("src/node/operations.rs", "puts, gets and forwards share one table of operations"),
     ("tests/simulation/cluster.rs", "one world: its nodes, their disks and what happens to them"),
     ("tests/store_twins.rs", "one script that both stores must answer alike"),
 ];

@@ -101,7 +101,7 @@ impl Cluster {
             for peer in 0..self.machines.len() {
                 let is_seen = self.is_up(peer) && self.network.is_open(peer, node);
                 if node != peer && is_seen && self.network.believed(node, peer).is_none() && self.has_mdns(node, peer) {
-                    let news = News::Discovered { node: self.machines[peer].id, addresses: Vec::new() };
+                    let news = News::Discovered(vec![(self.machines[peer].id, Vec::new())]);
                     self.input(node, |node, now| node.handle_news(now, news));
                 }
             }

@@ -208,15 +208,16 @@ impl Workload {
         match (&action, response) {
             (Action::Write { id, request, w, shown, .. }, ClientResponse::Stored(stored)) => {
                 let key = request.key().expect("a write has a key").clone();
-                let clock = stored.context.open(&key, &self.context_key).expect("the context is of this key");
+                let seen = stored.context.open(&key, &self.context_key).expect("the context is of this key");
+                let clock = seen.clock().clone();
                 self.on_acknowledged(cluster, *id, request, *w, clock);
                 let mut shown = shown.clone();
                 shown.insert(*id);
                 self.remember(client, Known { key, context: stored.context, shown });
             }
             (Action::Read { key, demand, .. }, ClientResponse::Found(found)) => {
-                let clock = found.context.open(key, &self.context_key).expect("the context is of this key");
-                if self.trust == Trust::Full && !demand.is_met_by(&clock) {
+                let seen = found.context.open(key, &self.context_key).expect("the context is of this key");
+                if self.trust == Trust::Full && !demand.is_met_by(seen.clock()) {
                     cluster.checker.report(Violation::StaleRead { key: key.clone() });
                 }
                 let shown = found.siblings.iter().filter_map(|sibling| WriteId::of_value(&sibling.value)).collect();
@@ -263,7 +264,7 @@ impl Workload {
             if let (Some(dot), None) = (dots.next(), dots.next()) {
                 clock.raise(dot.actor, dot.counter);
             }
-            self.model.note_acknowledged(id, key, needed, &clock, &context.unwrap_or_default());
+            self.model.note_acknowledged(id, key, needed, &clock, context.unwrap_or_default().clock());
         }
     }
 

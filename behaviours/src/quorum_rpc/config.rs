@@ -37,7 +37,8 @@ pub struct Config {
     /// A response takes no further answer beyond this many bytes; one answer always travels.
     /// Default 8 MiB. Each batch that is being answered may keep this much in memory.
     pub answer_bytes_target: usize,
-    /// Most messages that wait for a response, for each peer and lane. Default 4.
+    /// Most messages that wait for a response, for each peer and lane. Default 2: one being carried out and one on its
+    /// way; more would travel in smaller batches.
     pub in_flight_max: usize,
     /// Most requests that wait to be sent to one peer, both lanes together. Default 1024.
     pub queue_count_max: usize,
@@ -72,7 +73,7 @@ impl Config {
             batch_count_max: 256,
             batch_bytes_target: 1 << 20,
             answer_bytes_target: 8 << 20,
-            in_flight_max: 4,
+            in_flight_max: 2,
             queue_count_max: 1024,
             queue_bytes_max: 32 << 20,
             inbound_streams_max: 16,

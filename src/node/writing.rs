@@ -1,0 +1,122 @@
+//! Coordinating a write: from the client's request to the last replica's acknowledgement.
+
+use crate::{
+    causality::{
+        context::{Context, ContextError},
+        seen::Seen,
+        siblings::NewValue,
+    },
+    clock::{Instant, Now},
+    ident::Key,
+    membership::liveness::Opinion,
+    node::{
+        Node, Purpose, TicketUse,
+        operations::{Asker, OpNumber, State, count},
+    },
+    quorum::put::{PutEffect, PutOp, PutReply},
+    replica::{Done, Work},
+    store::StoreError,
+    wire::{
+        client::{ClientResponse, Consistency, Failure, Stored},
+        quorum::Request,
+    },
+};
+
+impl Node {
+    pub(super) fn begin_write(
+        &mut self,
+        asker: Asker,
+        key: Key,
+        w: Consistency,
+        due: Instant,
+        context: Result<Seen, ContextError>,
+        new: Option<NewValue>,
+    ) {
+        match context {
+            Ok(context) => {
+                let number = self.begin_operation(asker, key.clone(), w, due, State::Writing);
+                self.store(TicketUse::Write(number), Work::Write { key, context, new });
+            }
+            Err(error) => {
+                let failure = Failure::InvalidContext { detail: error.to_string() };
+                self.answer(asker, ClientResponse::Failed(failure));
+            }
+        }
+    }
+
+    /// The coordinator's own store has carried out its write, or not.
+    pub(super) fn on_written(&mut self, now: Now, number: OpNumber, result: Result<Done, StoreError>) {
+        let Some(operation) = self.operations.by_number.get_mut(&number) else { return };
+        let failure = match result {
+            Ok(Done::Written { object, seen }) => {
+                let Some(row) = self.row_of(&self.operations.by_number[&number].key.clone()) else { return };
+                let operation = self.operations.by_number.get_mut(&number).expect("looked up above");
+                let mut op = PutOp::new(self.me, row, operation.consistency, object);
+                let liveness = &self.liveness;
+                let effects = op.start(|node| liveness.opinion(node, now.instant) != Opinion::Down);
+                operation.state = State::Putting { op, seen };
+                return self.on_put_effects(now, number, effects);
+            }
+            Ok(Done::Refused(refused)) => Failure::TooLarge { detail: refused.to_string() },
+            Ok(_) => unreachable!("a write is answered by Written or Refused"),
+            Err(error) => Failure::StoreFailed { detail: error.to_string(), maybe_stored: true },
+        };
+        let asker = operation.asker;
+        self.end(number);
+        self.answer(asker, ClientResponse::Failed(failure));
+    }
+
+    pub(super) fn on_put_effects(&mut self, now: Now, number: OpNumber, effects: Vec<PutEffect>) {
+        let mut targets = Vec::new();
+        for effect in effects {
+            match effect {
+                PutEffect::Merge(node) => targets.push(node),
+                PutEffect::Reconcile(node) => self.on_other_history(now, node),
+                PutEffect::Reply(reply) => self.reply_put(number, reply),
+            }
+        }
+        let Some(operation) = self.operations.by_number.get(&number) else { return };
+        let State::Putting { op, .. } = &operation.state else { return };
+        if op.has_ended() {
+            self.end(number);
+            return;
+        }
+        if !targets.is_empty() {
+            let (key, object) = (operation.key.clone(), op.object().clone());
+            let request = Request::Merge { key, object, partition: op.partition() };
+            let due = operation.due.min(now.instant + self.config.peer_timeout);
+            self.send(&targets, Purpose::Operation(number), request, due);
+        }
+    }
+
+    pub(super) fn reply_put(&mut self, number: OpNumber, reply: PutReply) {
+        let Some(operation) = self.operations.by_number.get(&number) else { return };
+        let State::Putting { seen, .. } = &operation.state else { return };
+        let asker = operation.asker;
+        let response = match reply {
+            PutReply::Stored { acks, degraded } => match Context::seal(seen, &operation.key, &self.context_key) {
+                Ok(context) => ClientResponse::Stored(Stored {
+                    acks: count(acks),
+                    primaries: count(acks),
+                    hinted: Vec::new(),
+                    context,
+                    degraded,
+                }),
+                Err(error) => {
+                    ClientResponse::Failed(Failure::StoreFailed { detail: error.to_string(), maybe_stored: true })
+                }
+            },
+            PutReply::QuorumNotMet { acks, needed } => ClientResponse::Failed(Failure::QuorumNotMet {
+                acks: count(acks),
+                needed: count(needed),
+                maybe_stored: true,
+            }),
+            PutReply::TimedOut { acks, needed } => ClientResponse::Failed(Failure::TimedOut {
+                acks: count(acks),
+                needed: count(needed),
+                maybe_stored: true,
+            }),
+        };
+        self.answer(asker, response);
+    }
+}
