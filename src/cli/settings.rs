@@ -133,7 +133,7 @@ pub enum SettingsError {
         rule: String,
     },
     /// The file cannot be read.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("the settings file {path} cannot be read: {source}", path = path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,

@@ -73,7 +73,8 @@ fn settings_that_mean_nothing_are_refused_with_what_was_probably_meant() {
     home.run(&on(text(&dir), &["--config", text(&file)])).expect(2, &["quorate.toml", "`replica`", "`replicas`"]);
     fs::write(&file, "replicas = [\n").unwrap();
     home.run(&on(text(&dir), &["--config", text(&file)])).expect(2, &["quorate.toml", "not TOML"]);
-    home.run(&on(text(&dir), &["--config", "nowhere.toml"])).expect(2, &["nowhere.toml", "No such file"]);
+    home.run(&on(text(&dir), &["--config", "nowhere.toml"]))
+        .expect(2, &["settings file nowhere.toml cannot be read", "No such file"]);
 
     let outcome = home.run_with_variable(&on(text(&dir), &[]), ("QUORATE_REPLICA", "3"));
     outcome.expect(2, &["QUORATE_REPLICA", "QUORATE_REPLICAS", "unset"]);
