@@ -1,7 +1,7 @@
 //! The command line: words in, answers out.
 //!
 //! Each command has a file, computes an answer and prints nothing; [`output`] prints. Every command reaches a node as an
-//! ordinary client, through [`connect`]: there is no second door. The surface (words, JSON, exit codes) is a promise to
+//! ordinary client, through `connect.rs`: there is no second door. The surface (words, JSON, exit codes) is a promise to
 //! scripts.
 
 use std::{collections::BTreeMap, env, ffi::OsString, path::PathBuf};

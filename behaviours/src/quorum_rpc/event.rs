@@ -18,7 +18,7 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Message for T {}
 /// What has happened.
 #[derive(Debug)]
 pub enum Event<Q, A> {
-    /// A peer asks; answer with [`Behaviour::respond`].
+    /// A peer asks; answer with [`respond`](crate::quorum_rpc::Behaviour::respond).
     Request {
         /// Who asks.
         peer: PeerId,
@@ -31,7 +31,7 @@ pub enum Event<Q, A> {
     Response {
         /// Who answered.
         peer: PeerId,
-        /// What [`Behaviour::send`] returned.
+        /// What [`send`](crate::quorum_rpc::Behaviour::send) returned.
         request: RequestId,
         /// The answer.
         response: A,
@@ -40,7 +40,7 @@ pub enum Event<Q, A> {
     Failed {
         /// Who was asked, or should have been.
         peer: PeerId,
-        /// What [`Behaviour::send`] returned.
+        /// What [`send`](crate::quorum_rpc::Behaviour::send) returned.
         request: RequestId,
         /// Why, and whether the peer may have executed it.
         error: SendFailure,
