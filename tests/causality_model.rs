@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use quorate::{
     causality::{
         dot::Dot,
-        epochs::{EpochRule, Epochs, Local},
+        epochs::{EpochRule, Epochs, Life, Local},
         seen::Seen,
         siblings::{NewValue, Object, Sibling},
     },
@@ -189,7 +189,9 @@ impl World {
         if kind == Kind::Delete {
             row.object.delete(&held.seen);
         } else {
-            let actor = disk.epochs.actor_for(node as u64, &mut row.local, &row.object, &held.seen);
+            let mut life = Life::unconfirmed(0);
+            life.confirm();
+            let actor = disk.epochs.actor_for(node as u64, &mut row.local, &row.object, &held.seen, &mut life);
             let dot = row.object.put(&held.seen, actor, new_value(operation));
             self.doubled_dots += usize::from(!self.minted.insert((key, dot)));
             reply.shown.insert(operation);

@@ -48,6 +48,45 @@ pub struct Epochs {
     pub rule: EpochRule,
 }
 
+/// One life of a process: from its start to its end.
+///
+/// A store cannot tell by itself that it was restored from a copy, with epochs drawn since that it has forgotten. Until its
+/// peers have said that they know of no later life, the epochs it remembers are not trusted, and new ones come from a share
+/// that each life picks at random: above all that [`Epochs`] ever draws, 2^24 of them, out of 2^27 such shares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Life {
+    share: u64,
+    drawn_count: u64,
+    is_confirmed: bool,
+}
+
+/// Epochs in the share of one life.
+const SHARE: u64 = 1 << 24;
+
+impl Life {
+    /// A life that nobody has confirmed yet. `random` picks its share.
+    pub fn unconfirmed(random: u64) -> Life {
+        let share_count = (COUNTER_MAX - RAISE_LIMIT) / SHARE;
+        Life { share: RAISE_LIMIT + random % share_count * SHARE, drawn_count: 0, is_confirmed: false }
+    }
+
+    /// From now on the store's own epochs are trusted. Those drawn in this life so far stay valid while it lasts.
+    pub fn confirm(&mut self) {
+        self.is_confirmed = true;
+    }
+
+    fn drew(&self, epoch: u64) -> bool {
+        self.share <= epoch && epoch < self.share + self.drawn_count
+    }
+
+    /// The next epoch of the share. After 2^24 of them, more than a node writes new keys while it is alone, it begins anew
+    /// with the last: the caller's checks against what is shown still hold.
+    fn draw(&mut self) -> u64 {
+        self.drawn_count = (self.drawn_count + 1).min(SHARE);
+        self.share + self.drawn_count - 1
+    }
+}
+
 /// Whether a node follows the rule of this module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EpochRule {
@@ -65,7 +104,16 @@ impl Epochs {
     /// `object` has; else a new one, whose epoch neither this store has drawn nor `object` or `context` show.
     ///
     /// `object` and `local` must be the stored ones (or both defaults), read in the transaction of the put.
-    pub fn actor_for(&mut self, node: u64, local: &mut Local, object: &Object, context: &Seen) -> Actor {
+    ///
+    /// Until `life` is confirmed it draws from that life's own share, and trusts nothing drawn before it.
+    pub fn actor_for(
+        &mut self,
+        node: u64,
+        local: &mut Local,
+        object: &Object,
+        context: &Seen,
+        life: &mut Life,
+    ) -> Actor {
         let context = &context.shown();
         if self.rule == EpochRule::NeverFresh {
             return Actor { node, epoch: 0 };
@@ -73,11 +121,15 @@ impl Epochs {
         if let Some(epoch) = local.own_epoch {
             let actor = Actor { node, epoch };
             let held = object.clock().counter(&actor);
-            if self.floor <= epoch && context.counter(&actor) <= held && held < COUNTER_MAX {
+            let is_valid = life.drew(epoch) || (life.is_confirmed && self.floor <= epoch && epoch < RAISE_LIMIT);
+            if is_valid && context.counter(&actor) <= held && held < COUNTER_MAX {
                 return actor;
             }
         }
-        let epoch = self.draw(node, object.clock(), context);
+        let epoch = match life.is_confirmed {
+            true => self.draw(node, object.clock(), context),
+            false => life.draw(),
+        };
         local.own_epoch = Some(epoch);
         Actor { node, epoch }
     }
@@ -204,12 +256,24 @@ mod tests {
         epochs: Epochs,
         local: Local,
         object: Object,
+        life: ConfirmedLife,
+    }
+
+    #[derive(Clone)]
+    struct ConfirmedLife(Life);
+
+    impl Default for ConfirmedLife {
+        fn default() -> ConfirmedLife {
+            let mut life = Life::unconfirmed(0);
+            life.confirm();
+            ConfirmedLife(life)
+        }
     }
 
     impl Held {
         fn put(&mut self, context: &VersionVector) -> (u64, u64) {
             let context = &Seen::from(context.clone());
-            let actor = self.epochs.actor_for(NODE, &mut self.local, &self.object, context);
+            let actor = self.epochs.actor_for(NODE, &mut self.local, &self.object, context, &mut self.life.0);
             let value = Value::new(b"v").unwrap();
             let new = NewValue { op: OpId([0; 16]), value, written_at: WallTime(0), expires_at: None };
             let dot = self.object.put(context, actor, new);
@@ -236,6 +300,35 @@ mod tests {
         held.merge(held.object.clone());
         let seen = held.object.clock().clone();
         assert_eq!(held.put(&seen), (0, 3));
+    }
+
+    #[test]
+    fn an_unconfirmed_life_trusts_no_epoch_from_before_and_keeps_its_own() {
+        let mut held = written(2);
+        held.life.0 = Life::unconfirmed(7);
+        let (first, _) = held.put(&VersionVector::new());
+        assert!(first >= RAISE_LIMIT);
+        assert_eq!(held.put(&VersionVector::new()), (first, 2));
+        held.life.0.confirm();
+        assert_eq!(held.put(&VersionVector::new()), (first, 3), "the key was held without a break");
+
+        held.life.0 = Life::unconfirmed(8);
+        let (second, counter) = held.put(&VersionVector::new());
+        assert!(second != first && counter == 1);
+        held.life = ConfirmedLife::default();
+        let (third, counter) = held.put(&VersionVector::new());
+        assert!(third < RAISE_LIMIT && counter == 1, "what another life drew from its share is not trusted");
+    }
+
+    #[test]
+    fn two_lives_that_remember_the_same_draw_different_epochs() {
+        let mut restored = written(1);
+        let mut lost = restored.clone();
+        (restored.life.0, lost.life.0) = (Life::unconfirmed(1), Life::unconfirmed(2));
+        assert_ne!(restored.put(&VersionVector::new()), lost.put(&VersionVector::new()));
+        let shares: std::collections::BTreeSet<u64> =
+            (0..1_000).map(|random| Life::unconfirmed(random).share).collect();
+        assert_eq!(shares.len(), 1_000);
     }
 
     #[test]

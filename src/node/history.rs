@@ -44,6 +44,9 @@ pub(super) struct Records {
     waiting: VecDeque<Batch>,
     to_author: VecDeque<ChangeKind>,
     reconciling: BTreeSet<NodeId>,
+    /// Members that have told this life which boot they know of.
+    greeted: BTreeSet<NodeId>,
+    is_confirmed: bool,
     store_failure: Option<String>,
 }
 
@@ -85,6 +88,8 @@ impl Records {
             waiting: VecDeque::new(),
             to_author: VecDeque::new(),
             reconciling: BTreeSet::new(),
+            greeted: BTreeSet::new(),
+            is_confirmed: false,
             store_failure: None,
         }
     }
@@ -114,6 +119,7 @@ impl Node {
             }
             Founding::After(_) | Founding::Never => {}
         }
+        self.confirm_life();
         self.become_member(now);
     }
 
@@ -375,11 +381,26 @@ impl Node {
             self.records.peer_boots.insert(from, greeting.boot);
             self.store(TicketUse::Unwatched, Work::SavePeerBoot { node: from, boot: greeting.boot });
         }
+        self.records.greeted.insert(from);
         let is_plausible = greeting.your_boot <= self.records.boot + BOOTS_BEHIND_MAX;
         if greeting.your_boot > self.records.boot && is_plausible {
             self.tell(Event::StoreIsOld { seen: greeting.your_boot });
             self.records.boot = greeting.your_boot + 1;
             self.store(TicketUse::Unwatched, Work::RaiseBoot { seen: greeting.your_boot });
+        }
+        self.confirm_life();
+    }
+
+    /// A store that was restored from a copy remembers less than its peers do of it. Once half of the others have told what
+    /// they know, and it was told of nothing later, what it remembers of its own epochs is good. A store that never was
+    /// started before has nothing to forget.
+    fn confirm_life(&mut self) {
+        let other_count = self.view.members.keys().filter(|node| **node != self.me).count();
+        let is_new = self.records.boot == 1;
+        let has_heard = 2 * self.records.greeted.len() >= other_count.max(1);
+        if !self.records.is_confirmed && (is_new || has_heard) {
+            self.records.is_confirmed = true;
+            self.store(TicketUse::Unwatched, Work::ConfirmLife);
         }
     }
 }

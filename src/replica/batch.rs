@@ -4,6 +4,7 @@
 //! other way to come by a [`Done`].
 
 use crate::{
+    causality::epochs::Life,
     clock::WallTime,
     replica::{Done, Rules, Work, apply, startup},
     store::{Store, StoreError, WriteTxn},
@@ -14,6 +15,7 @@ use crate::{
 pub struct Committer {
     actor_node: u64,
     rules: Rules,
+    life: Life,
     /// A commit has failed since the last successful one: what it held may have been sent to other replicas, so its
     /// dots must never be minted again.
     suspect: bool,
@@ -21,8 +23,15 @@ pub struct Committer {
 
 impl Committer {
     /// A committer for the node whose actors have the number `actor_node`.
-    pub fn new(actor_node: u64, rules: Rules) -> Committer {
-        Committer { actor_node, rules, suspect: false }
+    ///
+    /// `random` must differ between the lives of a node: see [`Life`].
+    pub fn new(actor_node: u64, rules: Rules, random: u64) -> Committer {
+        Committer { actor_node, rules, life: Life::unconfirmed(random), suspect: false }
+    }
+
+    /// The present life of the node.
+    pub fn life(&self) -> Life {
+        self.life
     }
 
     /// Carries out `batch` in one transaction, in its order.
@@ -41,7 +50,7 @@ impl Committer {
     }
 
     fn try_run<T: Clone>(
-        &self,
+        &mut self,
         store: &impl Store,
         batch: &[(T, Work)],
         now: WallTime,
@@ -52,7 +61,10 @@ impl Committer {
         }
         let mut done = Vec::with_capacity(batch.len());
         for (ticket, work) in batch {
-            done.push((ticket.clone(), apply(&mut txn, work.clone(), self.actor_node, now, self.rules)?));
+            done.push((
+                ticket.clone(),
+                apply(&mut txn, work.clone(), self.actor_node, now, self.rules, &mut self.life)?,
+            ));
         }
         txn.commit()?;
         Ok(done)

@@ -13,14 +13,14 @@ mod tests;
 
 use crate::{
     causality::{
-        epochs::EpochRule,
+        epochs::{EpochRule, Life},
         seen::Seen,
         siblings::{NewValue, Object},
     },
     clock::WallTime,
     ident::{Key, NodeId},
     membership::change::Change,
-    replica::values::{KeyPage, WriteRefused},
+    replica::values::{KeyPage, Minter, WriteRefused},
     store::{ReadTxn, StoreError, Table, WriteTxn},
     wire::client::Cursor,
 };
@@ -53,6 +53,8 @@ pub enum Work {
         /// Its boot number.
         boot: u64,
     },
+    /// Enough members know of no later life of this node: what its store remembers of epochs is good.
+    ConfirmLife,
     /// Others have seen a later start of this node than its store knows: the store was restored or cloned. Forgets all
     /// epochs and takes up the count from there.
     RaiseBoot {
@@ -153,9 +155,13 @@ pub fn apply(
     actor_node: u64,
     now: WallTime,
     rules: Rules,
+    life: &mut Life,
 ) -> Result<Done, StoreError> {
     match work {
-        Work::Write { key, context, new } => values::write(txn, &key, &context, new, actor_node, now, rules.epochs),
+        Work::Write { key, context, new } => {
+            let minter = Minter { actor_node, rule: rules.epochs, life };
+            values::write(txn, &key, &context, new, minter, now)
+        }
         Work::Merge { key, object } => {
             values::merge(txn, &key, object, actor_node, now, rules)?;
             Ok(Done::Merged)
@@ -168,6 +174,10 @@ pub fn apply(
         }
         Work::SavePeerBoot { node, boot } => {
             startup::save_peer_boot(txn, &node, boot)?;
+            Ok(Done::Saved)
+        }
+        Work::ConfirmLife => {
+            life.confirm();
             Ok(Done::Saved)
         }
         Work::RaiseBoot { seen } => {

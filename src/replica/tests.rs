@@ -43,8 +43,10 @@ impl Replica {
     }
 
     fn with(node: NodeId, rules: Rules) -> Replica {
-        let committer = Committer::new(node.to_actor_number(), rules);
-        Replica { store: MemoryStore::new(), committer, counts: StoreCounts::default() }
+        let committer = Committer::new(node.to_actor_number(), rules, 0);
+        let mut replica = Replica { store: MemoryStore::new(), committer, counts: StoreCounts::default() };
+        replica.run(Work::ConfirmLife).unwrap();
+        replica
     }
 
     fn run(&mut self, work: Work) -> Result<Done, StoreError> {

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::{
     causality::{
-        epochs::{EpochRule, Local},
+        epochs::{EpochRule, Life, Local},
         seen::Seen,
         siblings::{NewValue, Object},
     },
@@ -60,6 +60,17 @@ pub struct KeyPage {
     pub next: Option<Cursor>,
 }
 
+/// Who mints the dots of a write.
+#[derive(Debug)]
+pub struct Minter<'a> {
+    /// The number of the node in its actors.
+    pub actor_node: u64,
+    /// When it may mint under an actor again.
+    pub rule: EpochRule,
+    /// Its present life.
+    pub life: &'a mut Life,
+}
+
 /// The body of an object's record.
 #[derive(Serialize, Deserialize)]
 struct Record {
@@ -84,9 +95,8 @@ pub fn write(
     key: &Key,
     context: &Seen,
     new: Option<NewValue>,
-    actor_node: u64,
+    minter: Minter<'_>,
     now: WallTime,
-    rule: EpochRule,
 ) -> Result<Done, StoreError> {
     let (mut object, mut local) = load_or_new(txn, key, now)?;
     let seen = match new {
@@ -97,8 +107,8 @@ pub fn write(
             }
             let mut epochs = startup::load_epochs(txn)?;
             let before = epochs;
-            epochs.rule = rule;
-            let actor = epochs.actor_for(actor_node, &mut local, &object, context);
+            epochs.rule = minter.rule;
+            let actor = epochs.actor_for(minter.actor_node, &mut local, &object, context, minter.life);
             let dot = object.put(context, actor, new);
             if let Err(refused) = check_limits(&object) {
                 return Ok(Done::Refused(refused));

@@ -60,7 +60,7 @@ impl Storage {
         let counts = Arc::new(Mutex::new(StoreCounts::default()));
         let writer = Writer {
             store: Arc::clone(&store),
-            committer: Committer::new(actor_node, Rules::sound()),
+            committer: Committer::new(actor_node, Rules::sound(), rand::random()),
             durability,
             queue: work_queue,
             report: report.clone(),

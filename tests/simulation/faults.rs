@@ -10,8 +10,8 @@ pub(crate) const FAULT: u64 = 1 << 32;
 /// Faults to come, until they end.
 pub(crate) struct Faults {
     trust: Trust,
-    /// A copy of the first node's disk, and in which of its lives it was made.
-    copy: Option<(u64, Snapshot)>,
+    /// A copy of the first node's disk.
+    copy: Option<Snapshot>,
     has_rolled_back: bool,
     is_over: bool,
 }
@@ -63,22 +63,21 @@ impl Faults {
         cluster.wake(delay_ms, FAULT);
     }
 
-    /// The first node's disk is copied, and goes back to that copy later, once; not beyond the node's last start, which
-    /// would break a promise (see the story of a disk from before the last start).
+    /// The first node's disk is copied, and goes back to that copy later, once.
     fn roll_back(&mut self, cluster: &mut Cluster) {
         let machine = &mut cluster.machines[0];
         if self.has_rolled_back || machine.process.is_none() {
             return;
         }
         match &self.copy {
-            Some((life, copy)) if *life == machine.life => {
+            Some(copy) => {
                 self.has_rolled_back = true;
                 let copy = copy.clone();
                 cluster.crash(0, 20);
                 cluster.machines[0].store.restore(&copy);
                 cluster.start_later(0, 200);
             }
-            Some(_) | None => self.copy = Some((machine.life, machine.store.snapshot())),
+            None => self.copy = Some(machine.store.snapshot()),
         }
     }
 }

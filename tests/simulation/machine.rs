@@ -91,8 +91,9 @@ impl Machine {
         txn.commit()?;
         self.life += 1;
         let now = self.now(true_ms);
+        let random = u64::from_be_bytes(seed[..8].try_into().expect("eight bytes"));
         let node = Node::new(self.config.clone(), self.signer.clone(), recovered, self.life, seed, now);
-        let committer = Committer::new(self.id.to_actor_number(), self.rules);
+        let committer = Committer::new(self.id.to_actor_number(), self.rules, random);
         self.process = Some(Process { node, queue: Vec::new(), is_committing: false, committer });
         Ok(())
     }
@@ -120,8 +121,9 @@ impl Machine {
         }
         let mut txn = self.store.write().ok()?;
         let mut last = None;
+        let mut life = process.committer.life();
         for (_, work) in &process.queue {
-            last = Some(apply(&mut txn, work.clone(), self.id.to_actor_number(), wall, self.rules));
+            last = Some(apply(&mut txn, work.clone(), self.id.to_actor_number(), wall, self.rules, &mut life));
         }
         last.map(|result| vec![(ticket, result)])
     }
@@ -178,7 +180,7 @@ impl Machine {
 fn key_of(work: &Work) -> Option<Key> {
     match work {
         Work::Write { key, .. } | Work::Merge { key, .. } => Some(key.clone()),
-        Work::SaveChanges(_) | Work::SavePeerBoot { .. } | Work::RaiseBoot { .. } => None,
+        Work::SaveChanges(_) | Work::SavePeerBoot { .. } | Work::RaiseBoot { .. } | Work::ConfirmLife => None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Every row of a store, as a node leaves it: a start, a write, a deletion, its history and a peer.
 
 use quorate::{
-    causality::seen::Seen,
+    causality::{epochs::Life, seen::Seen},
     clock::WallTime,
     ident::{Key, NodeId},
     replica::{Done, Query, Rules, StoreCounts, Work, answer, apply, startup},
@@ -92,8 +92,10 @@ fn filled() -> MemoryStore {
         Work::SaveChanges(history().iter().cloned().collect()),
         Work::SavePeerBoot { node: NodeId([2; 32]), boot: 9 },
     ];
+    let mut life = Life::unconfirmed(0);
+    life.confirm();
     for work in works {
-        apply(&mut txn, work, OWNER.to_actor_number(), NOW, Rules::sound()).unwrap();
+        apply(&mut txn, work, OWNER.to_actor_number(), NOW, Rules::sound(), &mut life).unwrap();
     }
     startup::end(&mut txn).unwrap();
     txn.commit().unwrap();
