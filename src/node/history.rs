@@ -54,6 +54,13 @@ struct Batch {
     origin: Origin,
 }
 
+impl Batch {
+    /// The same batch, of which nothing was new or could be taken: whoever sent it is not asked for more of it at once.
+    fn without_news(self) -> Batch {
+        Batch { changes: Vec::new(), ..self }
+    }
+}
+
 /// Where a batch came from, and who waits for it.
 #[derive(Debug, Clone)]
 enum Origin {
@@ -180,11 +187,14 @@ impl Node {
         if result.is_ok() {
             let before = std::mem::replace(&mut self.records.history, history).summary();
             self.on_history_grown(now, &before, &batch);
-        } else if matches!(batch.origin, Origin::Here) {
-            // What peers said they say again; what this node has to say, nobody else does.
-            self.alarms.set(Alarm::SayAgain, now.instant + self.config.reconcile_interval);
+            self.settle(now, batch);
+        } else {
+            if matches!(batch.origin, Origin::Here) {
+                // What peers said they say again; what this node has to say, nobody else does.
+                self.alarms.set(Alarm::SayAgain, now.instant + self.config.reconcile_interval);
+            }
+            self.settle(now, batch.without_news());
         }
-        self.settle(now, batch);
         self.stage_next(now);
     }
 
@@ -234,7 +244,7 @@ impl Node {
                 self.records.waiting.push_back(batch);
             } else {
                 self.counters.overloaded += 1;
-                self.settle(now, Batch { changes: Vec::new(), ..batch });
+                self.settle(now, batch.without_news());
             }
             return;
         }
@@ -257,7 +267,7 @@ impl Node {
                 self.records.staged = Some((history, Batch { changes: fresh.clone(), origin: batch.origin }));
                 self.store(TicketUse::Changes, Work::SaveChanges(fresh));
             }
-            None => self.settle(now, batch),
+            None => self.settle(now, batch.without_news()),
         }
     }
 
@@ -289,7 +299,7 @@ impl Node {
 
     fn on_history_grown(&mut self, now: Now, before: &Summary, batch: &Batch) {
         let members_before: BTreeSet<NodeId> = self.view.members.keys().copied().collect();
-        self.view = View::fold(&self.records.history);
+        self.view = self.view.refold(&self.records.history);
         let joined: Vec<NodeId> =
             self.view.members.keys().filter(|node| !members_before.contains(node)).copied().collect();
         for node in joined {
@@ -308,7 +318,7 @@ impl Node {
         self.on_view_changed(now);
     }
 
-    /// Whoever waits for a batch is served.
+    /// Whoever waits for a batch is served. Its changes are those that the history has just taken in.
     fn settle(&mut self, now: Now, batch: Batch) {
         match batch.origin {
             Origin::Here | Origin::Announced => {}

@@ -13,10 +13,11 @@ use crate::{
     },
     node::{
         Node,
-        effect::{ClientId, Effect, Event, InboundId, News},
+        effect::{ClientId, Effect, Event, InboundId, News, OutboundId, Ticket},
     },
     replica::{Work, startup::Recovered},
     ring::token::PartitionCount,
+    store::StoreError,
     wire::{
         client::{ClientRequest, ClientResponse, Consistency, Failure, Get, ReadFrom},
         quorum::{Reconcile, Request, Response},
@@ -119,6 +120,63 @@ fn only_a_member_is_believed_that_this_store_is_old() {
     assert!(!is_told(&mut node));
     node.handle_request(at(1), signer(2).node_id(), InboundId(3), Request::Reconcile(greeting));
     assert!(is_told(&mut node));
+}
+
+/// The comparisons of histories that are sent.
+fn comparisons(told: &[Effect]) -> Vec<OutboundId> {
+    let sent = told.iter().filter_map(|effect| match effect {
+        Effect::Send { to, request: Request::Reconcile(_), .. } => Some(to.iter().map(|(_, outbound)| *outbound)),
+        _ => None,
+    });
+    sent.flatten().collect()
+}
+
+/// What a peer with this history answers to a comparison.
+fn reconciled(changes: Vec<Change>) -> Response {
+    let mut history = History::new(Name::new("test").unwrap());
+    for change in &changes {
+        history.insert(change.clone()).unwrap();
+    }
+    let summary = history.summary();
+    Response::Reconciled(Reconcile { boot: 1, your_boot: 0, instance: 1, summary, changes })
+}
+
+#[test]
+fn a_peer_whose_changes_are_refused_is_not_asked_for_them_again_at_once() {
+    let mut node = node(1, 3, members(&[1], 3));
+    let peer = signer(2).node_id();
+    node.handle_news(at(1), News::Identified(peer));
+    for _ in 0..2 {
+        let [outbound] = comparisons(&effects(&mut node))[..] else { continue };
+        node.handle_response(at(2), outbound, Ok(reconciled(members(&[1, 2], 2))));
+    }
+    let told = effects(&mut node);
+    assert_eq!(comparisons(&told), vec![], "{told:?}");
+    assert!(node.counters().changes_refused > 0);
+}
+
+#[test]
+fn changes_that_cannot_be_stored_are_not_asked_for_again_at_once() {
+    let mut node = node(1, 3, members(&[1], 3));
+    node.handle_news(at(1), News::Identified(signer(2).node_id()));
+    let [outbound] = comparisons(&effects(&mut node))[..] else { panic!("one comparison") };
+    node.handle_response(at(2), outbound, Ok(reconciled(members(&[1, 2], 3))));
+    let ticket = only_ticket(&effects(&mut node));
+    node.handle_done(at(3), ticket, Err(StoreError::Failed { detail: "the disk is full".to_owned() }));
+    let told = effects(&mut node);
+    assert_eq!(comparisons(&told), vec![], "{told:?}");
+}
+
+/// The one piece of work that the store is given.
+#[track_caller]
+fn only_ticket(told: &[Effect]) -> Ticket {
+    let mut tickets = told.iter().filter_map(|effect| match effect {
+        Effect::Store { ticket, .. } => Some(*ticket),
+        _ => None,
+    });
+    let ticket = tickets.next().expect("something is stored");
+    assert_eq!(tickets.next(), None, "{told:?}");
+    ticket
 }
 
 #[test]
