@@ -14,7 +14,6 @@ use crate::{
     membership::{
         change::{Change, ChangeKind, Summary},
         history::{History, HistoryError, Inserted},
-        view::View,
     },
     node::{
         Node, Purpose, SendFailure, TicketUse,

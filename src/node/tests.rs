@@ -3,9 +3,15 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
+    causality::{
+        dot::Actor,
+        seen::Seen,
+        siblings::{NewValue, Object},
+    },
     clock::{Instant, Now, WallTime},
     config::{Founding, NodeConfig},
-    ident::{Key, Name, NodeId},
+    digest::Digest,
+    ident::{Key, Name, NodeId, OpId, Value},
     limits::OPERATION_COUNT_MAX,
     membership::{
         change::{Change, ChangeKind, Parameters, Profile, Signer, Summary},
@@ -15,11 +21,11 @@ use crate::{
         Node,
         effect::{ClientId, Effect, Event, InboundId, News, OutboundId, Ticket},
     },
-    replica::{Work, startup::Recovered},
+    replica::{Done, Work, startup::Recovered},
     ring::token::PartitionCount,
     store::StoreError,
     wire::{
-        client::{ClientRequest, ClientResponse, Consistency, Failure, Get, ReadFrom},
+        client::{ClientRequest, ClientResponse, Consistency, Failure, Get, Put, ReadFrom},
         quorum::{Reconcile, Request, Response},
     },
 };
@@ -203,6 +209,91 @@ fn a_node_outside_the_row_forwards_a_client_and_not_a_member() {
         )
     };
     assert!(answered.iter().any(unavailable), "{answered:?}");
+}
+
+fn put(name: &str, w: Consistency) -> ClientRequest {
+    let (key, value) = (Key::new(name.as_bytes()).unwrap(), Value::new(b"v").unwrap());
+    ClientRequest::Put(Put { key, value, context: None, op: OpId([1; 16]), w, ttl_ms: None, budget_ms: 1_000 })
+}
+
+/// Node 1 of a cluster of two, connected to node 2, and what both store.
+fn one_of_two() -> (Node, NodeId) {
+    let mut node = node(1, 2, members(&[1, 2], 2));
+    let other = signer(2).node_id();
+    node.handle_news(at(1), News::Connected { node: other, seed: None });
+    effects(&mut node);
+    (node, other)
+}
+
+fn written() -> Done {
+    let mut object = Object::default();
+    let new =
+        NewValue { op: OpId([1; 16]), value: Value::new(b"v").unwrap(), written_at: WallTime(1), expires_at: None };
+    object.put(&Seen::default(), Actor { node: 1, epoch: 0 }, new);
+    Done::Written { object, seen: Seen::default() }
+}
+
+/// What clients are told.
+fn replies(told: &[Effect]) -> Vec<ClientResponse> {
+    let replied = told.iter().filter_map(|effect| match effect {
+        Effect::Reply { response, .. } => Some(response.clone()),
+        _ => None,
+    });
+    replied.collect()
+}
+
+/// The merges that are sent.
+fn merges(told: &[Effect]) -> Vec<OutboundId> {
+    let sent = told.iter().filter_map(|effect| match effect {
+        Effect::Send { to, request: Request::Merge { .. }, .. } => Some(to.iter().map(|(_, outbound)| *outbound)),
+        _ => None,
+    });
+    sent.flatten().collect()
+}
+
+#[test]
+fn a_write_that_is_stored_after_its_time_still_reaches_the_other_replicas() {
+    let (mut node, _) = one_of_two();
+    node.handle_client(at(2), ClientId(1), put("k", Consistency::One));
+    let ticket = only_ticket(&effects(&mut node));
+    node.handle_timeout(at(1_002));
+    let unknown = ClientResponse::Failed(Failure::TimedOut { acks: 0, needed: 1, maybe_stored: true });
+    assert_eq!(replies(&effects(&mut node)), vec![unknown]);
+
+    node.handle_done(at(1_500), ticket, Ok(written()));
+    let told = effects(&mut node);
+    assert_eq!(replies(&told), vec![], "one answer only");
+    let [outbound] = merges(&told)[..] else { panic!("one merge: {told:?}") };
+    let partition = node.partition_digest(&Key::new(b"k").unwrap());
+    node.handle_response(at(1_501), outbound, Ok(Response::Merged { partition }));
+    assert_eq!(node.load()[0], 0, "nothing is left of it");
+}
+
+#[test]
+fn a_write_whose_store_never_answers_is_given_up() {
+    let (mut node, _) = one_of_two();
+    node.handle_client(at(2), ClientId(1), put("k", Consistency::One));
+    node.handle_timeout(at(1_002));
+    assert_eq!(node.load()[0], 1);
+    node.handle_timeout(at(62_000));
+    assert_eq!(node.load()[0], 0);
+}
+
+#[test]
+fn a_write_out_of_time_goes_on_asking_replicas_whose_history_was_another() {
+    let (mut node, other) = one_of_two();
+    node.handle_client(at(2), ClientId(1), put("k", Consistency::All));
+    let ticket = only_ticket(&effects(&mut node));
+    node.handle_done(at(900), ticket, Ok(written()));
+    let [outbound] = merges(&effects(&mut node))[..] else { panic!("one merge") };
+    node.handle_response(at(901), outbound, Ok(Response::Merged { partition: Digest([9; 32]) }));
+    node.handle_timeout(at(1_002));
+    let unknown = ClientResponse::Failed(Failure::TimedOut { acks: 1, needed: 2, maybe_stored: true });
+    assert_eq!(replies(&effects(&mut node)), vec![unknown]);
+    node.on_histories_agree(at(1_003), &other);
+    assert_eq!(merges(&effects(&mut node)).len(), 1, "it is asked again");
+    node.handle_timeout(at(10_000));
+    assert_eq!((node.load()[0], replies(&effects(&mut node))), (0, vec![]));
 }
 
 #[test]

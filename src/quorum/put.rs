@@ -54,8 +54,8 @@ pub enum PutReply {
 /// One write at its coordinator, from the moment its own store has it.
 ///
 /// **Inputs**: answers of replicas, changes of the row. **Effects**: [`PutEffect`]. **Time**: one deadline, kept by the
-/// caller. **Ends when** every replica has answered or failed, or the time is up; replies at W and lingers until then, so
-/// that the remaining copies are made and counted.
+/// caller. **Ends when** every replica has answered or failed; replies at W, or when the time is up, and lingers until
+/// then, so that the remaining copies are made.
 #[derive(Debug)]
 pub struct PutOp {
     me: NodeId,
@@ -117,7 +117,7 @@ impl PutOp {
         self.ask(again, is_reachable)
     }
 
-    /// The time is up. The machine has ended.
+    /// The client's time is up. The machine goes on until every replica has answered or failed, or is dropped.
     pub fn on_deadline(&mut self) -> Vec<PutEffect> {
         let acks = self.tally.agreed_count();
         self.reply(PutReply::TimedOut { acks, needed: self.needed() })
