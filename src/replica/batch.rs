@@ -17,12 +17,31 @@ pub struct Committer {
     /// A commit has failed since the last successful one: what it held may have been sent to other replicas, so its
     /// dots must never be minted again.
     suspect: bool,
+    damaged: u64,
 }
 
 impl Committer {
     /// A committer for the node whose actors have the number `actor_node`.
     pub fn new(actor_node: u64, rules: Rules) -> Committer {
-        Committer { actor_node, rules, suspect: false }
+        Committer { actor_node, rules, suspect: false, damaged: 0 }
+    }
+
+    /// Records met so far that did not match their checksum, each time one was met. What was written or merged on top of
+    /// one began anew.
+    pub fn damaged(&self) -> u64 {
+        self.damaged
+    }
+
+    /// Marks a clean stop, in the last transaction of a process.
+    ///
+    /// What a failed commit held may have been sent, so a stop right after one invalidates all epochs first.
+    pub fn end(&self, store: &impl Store) -> Result<(), StoreError> {
+        let mut txn = store.write()?;
+        if self.suspect {
+            startup::invalidate_epochs(&mut txn)?;
+        }
+        startup::end(&mut txn)?;
+        txn.commit()
     }
 
     /// Carries out `batch` in one transaction, in its order.
@@ -41,7 +60,7 @@ impl Committer {
     }
 
     fn try_run<T: Clone>(
-        &self,
+        &mut self,
         store: &impl Store,
         batch: &[(T, Work)],
         now: WallTime,
@@ -52,7 +71,8 @@ impl Committer {
         }
         let mut done = Vec::with_capacity(batch.len());
         for (ticket, work) in batch {
-            done.push((ticket.clone(), apply(&mut txn, work.clone(), self.actor_node, now, self.rules)?));
+            let result = apply(&mut txn, work.clone(), self.actor_node, now, self.rules, &mut self.damaged)?;
+            done.push((ticket.clone(), result));
         }
         txn.commit()?;
         Ok(done)

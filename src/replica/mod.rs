@@ -146,18 +146,24 @@ impl Rules {
 
 /// Carries out `work` for the node whose actors have the number `actor_node`.
 ///
-/// After an error the transaction must be dropped.
+/// A record that does not match its checksum counts as missing, and is counted in `damaged`. After an error the
+/// transaction must be dropped.
 pub fn apply(
     txn: &mut impl WriteTxn,
     work: Work,
     actor_node: u64,
     now: WallTime,
     rules: Rules,
+    damaged: &mut u64,
 ) -> Result<Done, StoreError> {
     match work {
-        Work::Write { key, context, new } => values::write(txn, &key, &context, new, actor_node, now, rules.epochs),
+        Work::Write { key, context, new } => {
+            let held = values::load_or_new(txn, &key, now, damaged)?;
+            values::write(txn, &key, held, &context, new, actor_node, rules.epochs)
+        }
         Work::Merge { key, object } => {
-            values::merge(txn, &key, object, actor_node, now, rules)?;
+            let held = values::load_or_new(txn, &key, now, damaged)?;
+            values::merge(txn, &key, held, object, actor_node, rules)?;
             Ok(Done::Merged)
         }
         Work::SaveChanges(changes) => {

@@ -76,19 +76,30 @@ pub fn load(txn: &impl ReadTxn, key: &Key, damaged: &mut u64) -> Result<Option<(
     Ok(record.map(|record| (record.object, record.local)))
 }
 
-/// Coordinates a client's write: drops what the context covers, and mints a dot for the new value if there is one.
+/// What is held under `key`, or the beginning of it.
+pub fn load_or_new(
+    txn: &impl ReadTxn,
+    key: &Key,
+    now: WallTime,
+    damaged: &mut u64,
+) -> Result<(Object, Local), StoreError> {
+    let found = load(txn, key, damaged)?;
+    Ok(found.unwrap_or_else(|| (Object::default(), Local { own_epoch: None, since: now })))
+}
+
+/// Coordinates a client's write on what is `held`: drops what the context covers, and mints a dot for the new value if there is one.
 ///
 /// A retry whose sibling is still there changes nothing.
 pub fn write(
     txn: &mut impl WriteTxn,
     key: &Key,
+    held: (Object, Local),
     context: &Seen,
     new: Option<NewValue>,
     actor_node: u64,
-    now: WallTime,
     rule: EpochRule,
 ) -> Result<Done, StoreError> {
-    let (mut object, mut local) = load_or_new(txn, key, now)?;
+    let (mut object, mut local) = held;
     let seen = match new {
         Some(new) => {
             if let Some(dot) = object.sibling_of(new.op).map(|sibling| sibling.dot) {
@@ -115,16 +126,16 @@ pub fn write(
     Ok(Done::Written { object, seen })
 }
 
-/// Merges another replica's object into ours. Never refused for size or number: that would lose acknowledged writes.
+/// Merges another replica's object into the one that is `held`. Never refused for size or number: that would lose acknowledged writes.
 pub fn merge(
     txn: &mut impl WriteTxn,
     key: &Key,
+    held: (Object, Local),
     incoming: Object,
     actor_node: u64,
-    now: WallTime,
     rules: Rules,
 ) -> Result<(), StoreError> {
-    let (mut object, mut local) = load_or_new(txn, key, now)?;
+    let (mut object, mut local) = held;
     let mut epochs = startup::load_epochs(txn)?;
     let before = epochs;
     epochs.rule = rules.epochs;
@@ -196,12 +207,6 @@ fn row_of(key: &Key) -> RowKey {
 fn decode(row: &[u8], sealed: &[u8]) -> Option<Record> {
     let body = record::open(Table::Objects, row, sealed).ok()?;
     cbor4ii::serde::from_slice(body).ok()
-}
-
-fn load_or_new(txn: &impl ReadTxn, key: &Key, now: WallTime) -> Result<(Object, Local), StoreError> {
-    let mut damaged = 0;
-    let found = load(txn, key, &mut damaged)?;
-    Ok(found.unwrap_or_else(|| (Object::default(), Local { own_epoch: None, since: now })))
 }
 
 fn save(txn: &mut impl WriteTxn, key: &Key, object: &Object, local: Local) -> Result<(), StoreError> {

@@ -93,7 +93,7 @@ fn filled() -> MemoryStore {
         Work::SavePeerBoot { node: NodeId([2; 32]), boot: 9 },
     ];
     for work in works {
-        apply(&mut txn, work, OWNER.to_actor_number(), NOW, Rules::sound()).unwrap();
+        apply(&mut txn, work, OWNER.to_actor_number(), NOW, Rules::sound(), &mut 0).unwrap();
     }
     startup::end(&mut txn).unwrap();
     txn.commit().unwrap();
