@@ -176,6 +176,7 @@ impl Node {
             }
             Ok(_) | Err(_) => {
                 self.records.reconciling.remove(&from);
+                self.dialling.forget_pushed(&from);
             }
         }
     }
@@ -357,6 +358,16 @@ impl Node {
         }
     }
 
+    /// The store has not taken up a boot number of this node: the next greeting that tells of it counts as the first.
+    pub(super) fn on_boot_not_raised(&mut self, before: u64) {
+        self.records.boot = before;
+    }
+
+    /// The store has not kept the boot number of a peer: the next greeting tells it again.
+    pub(super) fn on_peer_boot_not_saved(&mut self, peer: &NodeId) {
+        self.records.peer_boots.remove(peer);
+    }
+
     fn send_reconcile(&mut self, now: Now, peer: NodeId, changes: Vec<Change>) {
         let message = self.reconcile_message(peer, changes);
         let due = now.instant + self.config.peer_timeout;
@@ -381,13 +392,13 @@ impl Node {
         let known = self.records.peer_boots.get(&from).copied().unwrap_or(0);
         if greeting.boot > known {
             self.records.peer_boots.insert(from, greeting.boot);
-            self.store(TicketUse::Unwatched, Work::SavePeerBoot { node: from, boot: greeting.boot });
+            self.store(TicketUse::PeerBoot(from), Work::SavePeerBoot { node: from, boot: greeting.boot });
         }
         let is_plausible = greeting.your_boot <= self.records.boot + BOOTS_BEHIND_MAX;
         if greeting.your_boot > self.records.boot && is_plausible {
             self.tell(Event::StoreIsOld { seen: greeting.your_boot });
-            self.records.boot = greeting.your_boot + 1;
-            self.store(TicketUse::Unwatched, Work::RaiseBoot { seen: greeting.your_boot });
+            let before = std::mem::replace(&mut self.records.boot, greeting.your_boot + 1);
+            self.store(TicketUse::Boot { before }, Work::RaiseBoot { seen: greeting.your_boot });
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
         history::History,
     },
     node::{
-        Node,
+        Node, SendFailure,
         effect::{ClientId, Effect, Event, InboundId, News, OutboundId, Ticket},
     },
     replica::{Done, Work, startup::Recovered},
@@ -126,6 +126,68 @@ fn only_a_member_is_believed_that_this_store_is_old() {
     assert!(!is_told(&mut node));
     node.handle_request(at(1), signer(2).node_id(), InboundId(3), Request::Reconcile(greeting));
     assert!(is_told(&mut node));
+}
+
+#[test]
+fn a_later_start_that_could_not_be_stored_is_taken_up_when_it_is_told_again() {
+    let mut node = node(1, 3, members(&[1, 2], 3));
+    let greeting = Reconcile { boot: 1, your_boot: 9, instance: 1, summary: Summary::default(), changes: Vec::new() };
+    let raises = |told: Vec<Effect>| -> Vec<Ticket> {
+        let raised = told.into_iter().filter_map(|effect| match effect {
+            Effect::Store { ticket, work: Work::RaiseBoot { seen: 9 } } => Some(ticket),
+            _ => None,
+        });
+        raised.collect()
+    };
+    let peer = signer(2).node_id();
+    node.handle_request(at(1), peer, InboundId(1), Request::Reconcile(greeting.clone()));
+    let [ticket] = raises(effects(&mut node))[..] else { panic!("it is taken up") };
+    node.handle_request(at(2), peer, InboundId(2), Request::Reconcile(greeting.clone()));
+    assert_eq!(raises(effects(&mut node)), [], "once");
+    node.handle_done(at(3), ticket, Err(StoreError::Failed { detail: "the disk is full".to_owned() }));
+    node.handle_request(at(4), peer, InboundId(3), Request::Reconcile(greeting));
+    assert_eq!(raises(effects(&mut node)).len(), 1, "and again");
+}
+
+#[test]
+fn a_member_that_closes_every_connection_is_not_dialled_at_once_each_time() {
+    let mut node = node(1, 3, members(&[1, 2], 3));
+    let peer = signer(2).node_id();
+    let dials = |told: Vec<Effect>| told.iter().filter(|effect| matches!(effect, Effect::Dial { .. })).count();
+    assert_eq!(dials(effects(&mut node)), 1);
+    let mut pauses = Vec::new();
+    let mut now = 1;
+    for _ in 0..6 {
+        node.handle_news(at(now), News::Connected { node: peer, seed: None });
+        node.handle_news(at(now), News::Lost(peer));
+        assert_eq!(dials(effects(&mut node)), 0);
+        let lost = now;
+        while dials(effects(&mut node)) == 0 {
+            now = node.next_timeout().expect("it is dialled again").0;
+            node.handle_timeout(at(now));
+        }
+        pauses.push(now - lost);
+    }
+    assert!(pauses[0] * 4 < pauses[3], "the pauses grow: {pauses:?}");
+
+    node.handle_news(at(now), News::Connected { node: peer, seed: None });
+    node.handle_news(at(now), News::Identified(peer));
+    node.handle_news(at(now), News::Lost(peer));
+    assert_eq!(dials(effects(&mut node)), 1, "one that had said who it is, is dialled at once");
+}
+
+#[test]
+fn changes_that_were_lost_on_their_way_are_sent_again() {
+    let mut node = node(1, 3, members(&[1, 2], 3));
+    let peer = signer(2).node_id();
+    node.handle_news(at(1), News::Identified(peer));
+    for round in 0..2 {
+        let [asked] = comparisons(&effects(&mut node))[..] else { panic!("a question in round {round}") };
+        node.handle_response(at(2), asked, Ok(reconciled(members(&[], 3))));
+        let [pushed] = comparisons(&effects(&mut node))[..] else { panic!("changes in round {round}") };
+        node.handle_response(at(3), pushed, Err(SendFailure::Unknown));
+        node.handle_news(at(4), News::Identified(peer));
+    }
 }
 
 /// The comparisons of histories that are sent.
