@@ -6,8 +6,9 @@
 use crate::{
     causality::{
         context::{Context, ContextError},
+        dot::Actor,
         seen::Seen,
-        siblings::NewValue,
+        siblings::{NewValue, Object},
     },
     clock::{Instant, Now},
     ident::Key,
@@ -120,11 +121,11 @@ impl Node {
     }
 
     pub(super) fn reply_put(&mut self, number: OpNumber, reply: PutReply) {
-        let Some(operation) = self.operations.by_number.get_mut(&number) else { return };
-        let State::Putting { seen, .. } = &operation.state else { return };
-        let asker = std::mem::replace(&mut operation.asker, Asker::Nobody);
+        let Some(operation) = self.operations.by_number.get(&number) else { return };
+        let State::Putting { op, seen } = &operation.state else { return };
+        let asker = operation.asker;
         let response = match reply {
-            PutReply::Stored { acks, degraded } => match Context::seal(seen, &operation.key, &self.context_key) {
+            PutReply::Stored { acks, degraded } => match self.seal(seen, &operation.key, op.object()) {
                 Ok(context) => ClientResponse::Stored(Stored {
                     acks: count(acks),
                     primaries: count(acks),
@@ -147,6 +148,15 @@ impl Node {
                 maybe_stored: true,
             }),
         };
+        if let Some(operation) = self.operations.by_number.get_mut(&number) {
+            operation.asker = Asker::Nobody;
+        }
         self.answer(asker, response);
+    }
+
+    /// Tells a client what it has `seen` of `key`, first of all the siblings that stand in `object`.
+    pub(super) fn seal(&self, seen: &Seen, key: &Key, object: &Object) -> Result<Context, ContextError> {
+        let stands = |actor: &Actor| object.siblings().iter().any(|sibling| sibling.dot.actor == *actor);
+        Context::seal_most(seen, key, &self.context_key, stands)
     }
 }
