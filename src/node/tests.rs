@@ -7,6 +7,7 @@ use crate::{
         dot::Actor,
         seen::Seen,
         siblings::{NewValue, Object},
+        version_vector::VersionVector,
     },
     clock::{Instant, Now, WallTime},
     config::{Founding, NodeConfig},
@@ -356,6 +357,49 @@ fn a_write_out_of_time_goes_on_asking_replicas_whose_history_was_another() {
     assert_eq!(merges(&effects(&mut node)).len(), 1, "it is asked again");
     node.handle_timeout(at(10_000));
     assert_eq!((node.load()[0], replies(&effects(&mut node))), (0, vec![]));
+}
+
+#[test]
+fn a_forwarded_write_that_one_store_refuses_is_tried_with_the_next_member() {
+    let mut node = node(1, 2, members(&[1, 2, 3], 2));
+    for number in [2, 3] {
+        node.handle_news(at(1), News::Connected { node: signer(number).node_id(), seed: None });
+    }
+    let key = foreign_key(&node);
+    effects(&mut node);
+    node.handle_client(at(2), ClientId(1), put(&key, Consistency::One));
+    let full = Failure::StoreFailed { detail: "the disk is full".to_owned(), maybe_stored: true };
+    let refused = || Ok(Response::Forwarded(ClientResponse::Failed(full.clone())));
+    for attempt in 0..2 {
+        let told = effects(&mut node);
+        assert_eq!(replies(&told), vec![], "attempt {attempt}");
+        let forwarded = told.iter().find_map(|effect| match effect {
+            Effect::Send { to, request: Request::Forward(_), .. } => Some(to[0].1),
+            _ => None,
+        });
+        node.handle_response(at(3), forwarded.expect("it is passed on"), refused());
+    }
+    assert_eq!(replies(&effects(&mut node)), vec![ClientResponse::Failed(full)], "nobody is left");
+}
+
+#[test]
+fn a_key_with_a_clock_too_long_for_a_context_can_still_be_read() {
+    let mut node = node(1, 1, members(&[1], 1));
+    effects(&mut node);
+    node.handle_client(at(1), ClientId(1), get("k"));
+    let ticket = effects(&mut node).iter().find_map(|effect| match effect {
+        Effect::Query { ticket, .. } => Some(*ticket),
+        _ => None,
+    });
+    let mut object = Object::default();
+    let mut clock = VersionVector::new();
+    (1..=1_000).for_each(|epoch| clock.raise(Actor { node: 7, epoch }, 1));
+    object.delete(&clock.into());
+    let Done::Written { object: written, .. } = written() else { panic!("a write") };
+    object.merge(written);
+    node.handle_done(at(2), ticket.expect("the store is asked"), Ok(Done::Object(object)));
+    let told = replies(&effects(&mut node));
+    assert!(matches!(&told[..], [ClientResponse::Found(found)] if found.siblings.len() == 1), "{told:?}");
 }
 
 #[test]
