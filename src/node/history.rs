@@ -108,6 +108,22 @@ impl Records {
     }
 }
 
+/// Whether a message with such a change is not worth reading on: no honest history of this cluster holds it, and every
+/// check of a signature costs time.
+fn spoils_the_rest(error: &HistoryError) -> bool {
+    match error {
+        HistoryError::BadSignature
+        | HistoryError::Malformed(_)
+        | HistoryError::OtherCluster
+        | HistoryError::OtherParameters { .. } => true,
+        HistoryError::Gap { .. }
+        | HistoryError::Forked { .. }
+        | HistoryError::NotFounded
+        | HistoryError::Full { .. }
+        | HistoryError::BadLamport { .. } => false,
+    }
+}
+
 impl Node {
     /// The first thing a node does: becomes a member, if it is not one already, or waits for whom to join.
     pub(super) fn begin(&mut self, now: Now) {
@@ -259,7 +275,12 @@ impl Node {
                     next.insert(change.clone()).expect("it was checked against this very history");
                     fresh.push(change.clone());
                 }
-                Err(error) => self.on_change_refused(now, &batch.origin, change, &error),
+                Err(error) => {
+                    self.on_change_refused(now, &batch.origin, change, &error);
+                    if spoils_the_rest(&error) {
+                        break;
+                    }
+                }
             }
         }
         match staged {

@@ -13,7 +13,7 @@ use crate::{
     config::{Founding, NodeConfig},
     digest::Digest,
     ident::{Key, Name, NodeId, OpId, Value},
-    limits::OPERATION_COUNT_MAX,
+    limits::{CHANGES_PER_MESSAGE_MAX, OPERATION_COUNT_MAX},
     membership::{
         change::{Change, ChangeKind, Parameters, Profile, Signer, Summary},
         history::History,
@@ -222,6 +222,24 @@ fn a_peer_whose_changes_are_refused_is_not_asked_for_them_again_at_once() {
     let told = effects(&mut node);
     assert_eq!(comparisons(&told), vec![], "{told:?}");
     assert!(node.counters().changes_refused > 0);
+}
+
+#[test]
+fn a_message_is_read_no_further_than_its_first_lie() {
+    let mut node = node(1, 3, members(&[1], 3));
+    node.handle_news(at(1), News::Identified(signer(2).node_id()));
+    let [outbound] = comparisons(&effects(&mut node))[..] else { panic!("one comparison") };
+    let mut forged = members(&[1, 2], 3).pop().expect("the change of node 2");
+    forged.lamport += 1;
+    let greeting = Reconcile {
+        boot: 1,
+        your_boot: 0,
+        instance: 1,
+        summary: Summary::default(),
+        changes: vec![forged; CHANGES_PER_MESSAGE_MAX],
+    };
+    node.handle_response(at(2), outbound, Ok(Response::Reconciled(greeting)));
+    assert_eq!(node.counters().changes_refused, 1);
 }
 
 #[test]
