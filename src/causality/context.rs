@@ -11,7 +11,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
 use crate::{
-    causality::seen::Seen,
+    causality::{
+        dot::Actor,
+        seen::{SEEN_DOTS_MAX, Seen},
+    },
     digest::{Digest, Domain},
     ident::{Key, Name},
     limits::{CONTEXT_LIMIT_BYTES, COUNTER_MAX},
@@ -106,6 +109,18 @@ impl Context {
         Ok(Context(bytes))
     }
 
+    /// The same, of a clock that may be too long for a context: then it says as much as fits, of the actors that
+    /// `matters` names first. Whoever writes with it replaces what it names; the rest stands beside the new value.
+    pub fn seal_most(
+        seen: &Seen,
+        key: &Key,
+        context_key: &ContextKey,
+        matters: impl Fn(&Actor) -> bool,
+    ) -> Result<Context, ContextError> {
+        Context::seal(seen, key, context_key)
+            .or_else(|_| Context::seal(&seen.part(ENTRIES_THAT_FIT, matters), key, context_key))
+    }
+
     /// What its holder has seen of `key`.
     ///
     /// Costs its length, whatever the bytes are; only a properly tagged clock is ever decoded.
@@ -195,6 +210,12 @@ fn is_same_tag(left: &[u8; TAG_BYTES], right: &[u8; TAG_BYTES]) -> bool {
     pad(left) == pad(right)
 }
 
+/// So many entries of a clock fit beside the dots of a [`Seen`], however large their numbers are.
+const ENTRIES_THAT_FIT: usize = 110;
+/// Longest encoding of one entry: three numbers, two array heads.
+const ENTRY_BYTES_MAX: usize = 3 * 9 + 2 * 3;
+const _: () = assert!((ENTRIES_THAT_FIT + SEEN_DOTS_MAX) * ENTRY_BYTES_MAX + 64 <= CONTEXT_LIMIT_BYTES);
+
 const FORMAT: u8 = 1;
 const BINDING_BYTES: usize = 8;
 const TAG_BYTES: usize = 16;
@@ -204,7 +225,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::causality::{dot::Actor, version_vector::VersionVector};
+    use crate::causality::version_vector::VersionVector;
 
     fn key(name: &str) -> Key {
         Key::new(name.as_bytes()).unwrap()
@@ -269,6 +290,17 @@ mod tests {
         absurd.raise(Actor { node: 1, epoch: 1 }, COUNTER_MAX + 1);
         let context = Context::seal(&absurd.into(), &key("k"), &cluster("c", None)).unwrap();
         assert_eq!(context.open(&key("k"), &cluster("c", None)), Err(ContextError::Future));
+    }
+
+    #[test]
+    fn of_a_clock_too_long_for_a_context_what_matters_is_told() {
+        let mut seen = VersionVector::new();
+        (0..1000).for_each(|node| seen.raise(Actor { node: u64::MAX - node, epoch: COUNTER_MAX }, COUNTER_MAX));
+        let matters = |actor: &Actor| actor.node % 10 == 0;
+        let context = Context::seal_most(&seen.clone().into(), &key("k"), &cluster("c", None), matters).unwrap();
+        let told = context.open(&key("k"), &cluster("c", None)).unwrap();
+        assert!(seen.covers_all(told.clock()), "nothing is claimed that was not seen");
+        assert!(seen.iter().filter(|dot| matters(&dot.actor)).all(|dot| told.covers(&dot)));
     }
 
     #[test]

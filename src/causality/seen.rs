@@ -9,7 +9,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::causality::{dot::Dot, version_vector::VersionVector};
+use crate::causality::{
+    dot::{Actor, Dot},
+    version_vector::VersionVector,
+};
 
 /// Most single writes that are named beyond the clock. A ninth forgets the first: the value it named then stands beside
 /// the new one until somebody reads both. Nothing is lost.
@@ -43,6 +46,18 @@ impl Seen {
             shown.raise(dot.actor, dot.counter);
         }
         shown
+    }
+
+    /// A part of it: at most `count` entries of the clock, those of actors that `matters` names first.
+    ///
+    /// To claim less than was seen is safe: what is left out is not replaced by the next write, but stands beside it.
+    pub(crate) fn part(&self, count: usize, matters: impl Fn(&Actor) -> bool) -> Seen {
+        let (first, rest): (Vec<Dot>, Vec<Dot>) = self.clock.iter().partition(|dot| matters(&dot.actor));
+        let mut clock = VersionVector::new();
+        for dot in first.into_iter().chain(rest).take(count) {
+            clock.raise(dot.actor, dot.counter);
+        }
+        Seen::from((clock, self.dots.clone()))
     }
 
     /// Adds one write.
@@ -96,7 +111,6 @@ impl From<Seen> for (VersionVector, Vec<Dot>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::causality::dot::Actor;
 
     const A: Actor = Actor { node: 1, epoch: 1 };
 

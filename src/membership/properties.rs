@@ -431,7 +431,11 @@ fn founding_makes_no_member_joining_does_and_updating_replaces_the_profile() {
     let updated = View::fold(&history);
     assert_eq!(updated.members[&id].profile, profile(4));
     assert_eq!(updated.ring.unwrap().members()[0].weight, 4);
-    assert_eq!(updated.label, joined.label);
+    assert_ne!(updated.label, joined.label, "it may have changed who serves what");
+
+    let moved = Profile { addresses: Vec::new(), ..profile(4) };
+    author(&mut history, 1, ChangeKind::Updated(moved));
+    assert_eq!(View::fold(&history).label, updated.label, "an address does not");
 
     author(&mut history, 2, ChangeKind::Updated(profile(1)));
     assert_eq!(View::fold(&history).members.len(), 1);

@@ -24,7 +24,8 @@ pub struct View {
     pub members: BTreeMap<NodeId, Member>,
     /// Who serves what; none before a founding is known, without members it is empty.
     pub ring: Option<Arc<Ring>>,
-    /// Names the set of planned changes that decide who serves what: so far, those that joined.
+    /// Names the set of changes that decide who serves what: so far, those that joined and those that gave a member
+    /// another zone or weight. Same label, same ring.
     pub label: Digest,
     /// Names the set of foundings.
     foundings: Digest,
@@ -58,26 +59,29 @@ impl View {
 
     fn fold_with(known: Option<&Arc<Ring>>, history: &History) -> View {
         let mut members = BTreeMap::new();
-        let mut joined = Vec::new();
+        let mut deciding = Vec::new();
         let mut founded = Vec::new();
         for change in history.iter() {
             match &change.kind {
                 ChangeKind::Founded(_) => founded.push(change.digest()),
                 ChangeKind::Joined(profile) => {
-                    joined.push(change.digest());
+                    deciding.push(change.digest());
                     let first = Member::joined(change, profile);
                     members.entry(change.author).or_insert(first).profile = profile.clone();
                 }
                 ChangeKind::Updated(profile) => {
                     if let Some(member) = members.get_mut(&change.author) {
-                        member.profile = profile.clone();
+                        let known = std::mem::replace(&mut member.profile, profile.clone());
+                        if (known.zone, known.weight) != (profile.zone.clone(), profile.weight) {
+                            deciding.push(change.digest());
+                        }
                     }
                 }
             }
         }
         let parameters = history.parameters();
         let ring = parameters.map(|parameters| share_or_build_ring(known, parameters, &members));
-        View { parameters, members, ring, label: digest_of_set(1, &joined), foundings: digest_of_set(2, &founded) }
+        View { parameters, members, ring, label: digest_of_set(1, &deciding), foundings: digest_of_set(2, &founded) }
     }
 
     /// Names everything that the history says of `partition`: its foundings and the label.

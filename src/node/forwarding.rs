@@ -57,9 +57,19 @@ impl Node {
     }
 
     pub(super) fn on_forwarded(&mut self, now: Now, number: OpNumber, from: NodeId, response: ClientResponse) {
-        if matches!(response, ClientResponse::Failed(Failure::Unavailable { .. })) {
-            self.reconcile_with(now, from);
-            return self.forward_on(now, number);
+        let Some(operation) = self.operations.by_number.get_mut(&number) else { return };
+        if let (State::Forwarded { request, left, maybe_stored }, ClientResponse::Failed(failure)) =
+            (&mut operation.state, &response)
+        {
+            let is_unavailable = matches!(failure, Failure::Unavailable { .. });
+            // The store of one member must not stop what the others can do.
+            if is_unavailable || (matches!(failure, Failure::StoreFailed { .. }) && !left.is_empty()) {
+                *maybe_stored |= request.is_write() && failure.maybe_stored();
+                if is_unavailable {
+                    self.reconcile_with(now, from);
+                }
+                return self.forward_on(now, number);
+            }
         }
         let Some(Operation { asker, state: State::Forwarded { maybe_stored, .. }, .. }) = self.end(number) else {
             return;

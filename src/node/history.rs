@@ -14,7 +14,6 @@ use crate::{
     membership::{
         change::{Change, ChangeKind, Summary},
         history::{History, HistoryError, Inserted},
-        view::View,
     },
     node::{
         Node, Purpose, SendFailure, TicketUse,
@@ -55,6 +54,13 @@ pub(super) struct Records {
 struct Batch {
     changes: Vec<Change>,
     origin: Origin,
+}
+
+impl Batch {
+    /// The same batch, of which nothing was new or could be taken: whoever sent it is not asked for more of it at once.
+    fn without_news(self) -> Batch {
+        Batch { changes: Vec::new(), ..self }
+    }
 }
 
 /// Where a batch came from, and who waits for it.
@@ -104,6 +110,22 @@ impl Records {
 
     pub(super) fn store_failure(&self) -> Option<&String> {
         self.store_failure.as_ref()
+    }
+}
+
+/// Whether a message with such a change is not worth reading on: no honest history of this cluster holds it, and every
+/// check of a signature costs time.
+fn spoils_the_rest(error: &HistoryError) -> bool {
+    match error {
+        HistoryError::BadSignature
+        | HistoryError::Malformed(_)
+        | HistoryError::OtherCluster
+        | HistoryError::OtherParameters { .. } => true,
+        HistoryError::Gap { .. }
+        | HistoryError::Forked { .. }
+        | HistoryError::NotFounded
+        | HistoryError::Full { .. }
+        | HistoryError::BadLamport { .. } => false,
     }
 }
 
@@ -177,6 +199,7 @@ impl Node {
             }
             Ok(_) | Err(_) => {
                 self.records.reconciling.remove(&from);
+                self.dialling.forget_pushed(&from);
             }
         }
     }
@@ -187,11 +210,14 @@ impl Node {
         if result.is_ok() {
             let before = std::mem::replace(&mut self.records.history, history).summary();
             self.on_history_grown(now, &before, &batch);
-        } else if matches!(batch.origin, Origin::Here) {
-            // What peers said they say again; what this node has to say, nobody else does.
-            self.alarms.set(Alarm::SayAgain, now.instant + self.config.reconcile_interval);
+            self.settle(now, batch);
+        } else {
+            if matches!(batch.origin, Origin::Here) {
+                // What peers said they say again; what this node has to say, nobody else does.
+                self.alarms.set(Alarm::SayAgain, now.instant + self.config.reconcile_interval);
+            }
+            self.settle(now, batch.without_news());
         }
-        self.settle(now, batch);
         self.stage_next(now);
     }
 
@@ -241,7 +267,7 @@ impl Node {
                 self.records.waiting.push_back(batch);
             } else {
                 self.counters.overloaded += 1;
-                self.settle(now, Batch { changes: Vec::new(), ..batch });
+                self.settle(now, batch.without_news());
             }
             return;
         }
@@ -256,7 +282,12 @@ impl Node {
                     next.insert(change.clone()).expect("it was checked against this very history");
                     fresh.push(change.clone());
                 }
-                Err(error) => self.on_change_refused(now, &batch.origin, change, &error),
+                Err(error) => {
+                    self.on_change_refused(now, &batch.origin, change, &error);
+                    if spoils_the_rest(&error) {
+                        break;
+                    }
+                }
             }
         }
         match staged {
@@ -264,7 +295,7 @@ impl Node {
                 self.records.staged = Some((history, Batch { changes: fresh.clone(), origin: batch.origin }));
                 self.store(TicketUse::Changes, Work::SaveChanges(fresh));
             }
-            None => self.settle(now, batch),
+            None => self.settle(now, batch.without_news()),
         }
     }
 
@@ -296,7 +327,7 @@ impl Node {
 
     fn on_history_grown(&mut self, now: Now, before: &Summary, batch: &Batch) {
         let members_before: BTreeSet<NodeId> = self.view.members.keys().copied().collect();
-        self.view = View::fold(&self.records.history);
+        self.view = self.view.refold(&self.records.history);
         let joined: Vec<NodeId> =
             self.view.members.keys().filter(|node| !members_before.contains(node)).copied().collect();
         for node in joined {
@@ -315,7 +346,7 @@ impl Node {
         self.on_view_changed(now);
     }
 
-    /// Whoever waits for a batch is served.
+    /// Whoever waits for a batch is served. Its changes are those that the history has just taken in.
     fn settle(&mut self, now: Now, batch: Batch) {
         match batch.origin {
             Origin::Here | Origin::Announced => {}
@@ -355,6 +386,16 @@ impl Node {
         }
     }
 
+    /// The store has not taken up a boot number of this node: the next greeting that tells of it counts as the first.
+    pub(super) fn on_boot_not_raised(&mut self, before: u64) {
+        self.records.boot = before;
+    }
+
+    /// The store has not kept the boot number of a peer: the next greeting tells it again.
+    pub(super) fn on_peer_boot_not_saved(&mut self, peer: &NodeId) {
+        self.records.peer_boots.remove(peer);
+    }
+
     fn send_reconcile(&mut self, now: Now, peer: NodeId, changes: Vec<Change>) {
         let message = self.reconcile_message(peer, changes);
         let due = now.instant + self.config.peer_timeout;
@@ -379,14 +420,14 @@ impl Node {
         let known = self.records.peer_boots.get(&from).copied().unwrap_or(0);
         if greeting.boot > known {
             self.records.peer_boots.insert(from, greeting.boot);
-            self.store(TicketUse::Unwatched, Work::SavePeerBoot { node: from, boot: greeting.boot });
+            self.store(TicketUse::PeerBoot(from), Work::SavePeerBoot { node: from, boot: greeting.boot });
         }
         self.records.greeted.insert(from);
         let is_plausible = greeting.your_boot <= self.records.boot + BOOTS_BEHIND_MAX;
         if greeting.your_boot > self.records.boot && is_plausible {
             self.tell(Event::StoreIsOld { seen: greeting.your_boot });
-            self.records.boot = greeting.your_boot + 1;
-            self.store(TicketUse::Unwatched, Work::RaiseBoot { seen: greeting.your_boot });
+            let before = std::mem::replace(&mut self.records.boot, greeting.your_boot + 1);
+            self.store(TicketUse::Boot { before }, Work::RaiseBoot { seen: greeting.your_boot });
         }
         self.confirm_life();
     }

@@ -116,6 +116,10 @@ enum TicketUse {
     PeerMerge { inbound: InboundId, partition: Partition },
     /// Membership changes on their way into the history.
     Changes,
+    /// A later start of this node that others have seen; `before` is the number it went by.
+    Boot { before: u64 },
+    /// The boot number of a peer.
+    PeerBoot(NodeId),
     /// Nobody waits for it.
     Unwatched,
 }
@@ -246,7 +250,9 @@ impl Node {
             TicketUse::PeerRead { inbound, partition } => self.on_peer_read(inbound, partition, result),
             TicketUse::PeerMerge { inbound, partition } => self.on_peer_merged(inbound, partition, result),
             TicketUse::Changes => self.on_changes_saved(now, result),
-            TicketUse::Unwatched => {}
+            TicketUse::Boot { before } if result.is_err() => self.on_boot_not_raised(before),
+            TicketUse::PeerBoot(peer) if result.is_err() => self.on_peer_boot_not_saved(&peer),
+            TicketUse::Boot { .. } | TicketUse::PeerBoot(_) | TicketUse::Unwatched => {}
         }
     }
 

@@ -34,6 +34,8 @@ pub(crate) enum Asker {
     Client(ClientId),
     /// A member, for a client of its own.
     Peer(InboundId),
+    /// Nobody any more: the answer has been given, and the operation goes on for the sake of the replicas.
+    Nobody,
 }
 
 /// The operations under way; at most [`OPERATION_COUNT_MAX`] that still owe an answer.
@@ -154,22 +156,14 @@ impl Node {
     pub(super) fn on_operation_due(&mut self, now: Now, number: OpNumber) {
         let Some(operation) = self.operations.by_number.get_mut(&number) else { return };
         match &mut operation.state {
-            State::Putting { op, .. } => {
-                let effects = op.on_deadline();
-                self.on_put_effects(now, number, effects);
-                self.end(number);
-            }
+            State::Writing | State::Putting { .. } => self.on_write_due(now, number),
             State::Getting(op) | State::Inspecting(op) => {
                 let effects = op.on_deadline();
                 self.on_get_effects(now, number, effects);
                 self.end(number);
             }
-            State::Writing | State::Asking(_) | State::Forwarded { .. } => {
-                let maybe_stored = match &operation.state {
-                    State::Writing => true,
-                    State::Forwarded { request, .. } => request.is_write(),
-                    State::Asking(_) | State::Putting { .. } | State::Getting(_) | State::Inspecting(_) => false,
-                };
+            State::Asking(_) | State::Forwarded { .. } => {
+                let maybe_stored = matches!(&operation.state, State::Forwarded { request, .. } if request.is_write());
                 let asker = operation.asker;
                 self.end(number);
                 let failure = Failure::TimedOut { acks: 0, needed: 1, maybe_stored };
@@ -318,10 +312,11 @@ impl Node {
     }
 
     pub(super) fn answer(&mut self, asker: Asker, response: ClientResponse) {
-        self.effects.push_back(match asker {
-            Asker::Client(client) => Effect::Reply { client, response },
-            Asker::Peer(inbound) => Effect::Respond { inbound, response: Response::Forwarded(response) },
-        });
+        match asker {
+            Asker::Client(client) => self.effects.push_back(Effect::Reply { client, response }),
+            Asker::Peer(inbound) => self.respond(inbound, Response::Forwarded(response)),
+            Asker::Nobody => {}
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Coordinating a read: from the client's request to the last repair.
 
 use crate::{
-    causality::{context::Context, siblings::Object},
+    causality::siblings::Object,
     clock::{Instant, Now},
     ident::{Key, NodeId},
     limits::OPERATION_COUNT_MAX,
@@ -109,7 +109,7 @@ impl Node {
 
     /// What a client is told of `object`.
     pub(super) fn found(&self, now: Now, key: &Key, object: &Object, degraded: bool) -> ClientResponse {
-        let context = Context::seal(&object.clock().clone().into(), key, &self.context_key);
+        let context = self.seal(&object.clock().clone().into(), key, object);
         match context {
             Ok(context) => ClientResponse::Found(Found {
                 siblings: object

@@ -3,22 +3,30 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
+    causality::{
+        dot::Actor,
+        seen::Seen,
+        siblings::{NewValue, Object},
+        version_vector::VersionVector,
+    },
     clock::{Instant, Now, WallTime},
     config::{Founding, NodeConfig},
-    ident::{Key, Name, NodeId},
-    limits::OPERATION_COUNT_MAX,
+    digest::Digest,
+    ident::{Key, Name, NodeId, OpId, Value},
+    limits::{CHANGES_PER_MESSAGE_MAX, OPERATION_COUNT_MAX},
     membership::{
         change::{Change, ChangeKind, Parameters, Profile, Signer, Summary},
         history::History,
     },
     node::{
-        Node,
-        effect::{ClientId, Effect, Event, InboundId, News},
+        Node, SendFailure,
+        effect::{ClientId, Effect, Event, InboundId, News, OutboundId, Ticket},
     },
-    replica::{Work, startup::Recovered},
+    replica::{Done, Work, startup::Recovered},
     ring::token::PartitionCount,
+    store::StoreError,
     wire::{
-        client::{ClientRequest, ClientResponse, Consistency, Failure, Get, ReadFrom},
+        client::{ClientRequest, ClientResponse, Consistency, Failure, Get, Put, ReadFrom},
         quorum::{Reconcile, Request, Response},
     },
 };
@@ -122,6 +130,143 @@ fn only_a_member_is_believed_that_this_store_is_old() {
 }
 
 #[test]
+fn a_later_start_that_could_not_be_stored_is_taken_up_when_it_is_told_again() {
+    let mut node = node(1, 3, members(&[1, 2], 3));
+    let greeting = Reconcile { boot: 1, your_boot: 9, instance: 1, summary: Summary::default(), changes: Vec::new() };
+    let raises = |told: Vec<Effect>| -> Vec<Ticket> {
+        let raised = told.into_iter().filter_map(|effect| match effect {
+            Effect::Store { ticket, work: Work::RaiseBoot { seen: 9 } } => Some(ticket),
+            _ => None,
+        });
+        raised.collect()
+    };
+    let peer = signer(2).node_id();
+    node.handle_request(at(1), peer, InboundId(1), Request::Reconcile(greeting.clone()));
+    let [ticket] = raises(effects(&mut node))[..] else { panic!("it is taken up") };
+    node.handle_request(at(2), peer, InboundId(2), Request::Reconcile(greeting.clone()));
+    assert_eq!(raises(effects(&mut node)), [], "once");
+    node.handle_done(at(3), ticket, Err(StoreError::Failed { detail: "the disk is full".to_owned() }));
+    node.handle_request(at(4), peer, InboundId(3), Request::Reconcile(greeting));
+    assert_eq!(raises(effects(&mut node)).len(), 1, "and again");
+}
+
+#[test]
+fn a_member_that_closes_every_connection_is_not_dialled_at_once_each_time() {
+    let mut node = node(1, 3, members(&[1, 2], 3));
+    let peer = signer(2).node_id();
+    let dials = |told: Vec<Effect>| told.iter().filter(|effect| matches!(effect, Effect::Dial { .. })).count();
+    assert_eq!(dials(effects(&mut node)), 1);
+    let mut pauses = Vec::new();
+    let mut now = 1;
+    for _ in 0..6 {
+        node.handle_news(at(now), News::Connected { node: peer, seed: None });
+        node.handle_news(at(now), News::Lost(peer));
+        assert_eq!(dials(effects(&mut node)), 0);
+        let lost = now;
+        while dials(effects(&mut node)) == 0 {
+            now = node.next_timeout().expect("it is dialled again").0;
+            node.handle_timeout(at(now));
+        }
+        pauses.push(now - lost);
+    }
+    assert!(pauses[0] * 4 < pauses[3], "the pauses grow: {pauses:?}");
+
+    node.handle_news(at(now), News::Connected { node: peer, seed: None });
+    node.handle_news(at(now), News::Identified(peer));
+    node.handle_news(at(now), News::Lost(peer));
+    assert_eq!(dials(effects(&mut node)), 1, "one that had said who it is, is dialled at once");
+}
+
+#[test]
+fn changes_that_were_lost_on_their_way_are_sent_again() {
+    let mut node = node(1, 3, members(&[1, 2], 3));
+    let peer = signer(2).node_id();
+    node.handle_news(at(1), News::Identified(peer));
+    for round in 0..2 {
+        let [asked] = comparisons(&effects(&mut node))[..] else { panic!("a question in round {round}") };
+        node.handle_response(at(2), asked, Ok(reconciled(members(&[], 3))));
+        let [pushed] = comparisons(&effects(&mut node))[..] else { panic!("changes in round {round}") };
+        node.handle_response(at(3), pushed, Err(SendFailure::Unknown));
+        node.handle_news(at(4), News::Identified(peer));
+    }
+}
+
+/// The comparisons of histories that are sent.
+fn comparisons(told: &[Effect]) -> Vec<OutboundId> {
+    let sent = told.iter().filter_map(|effect| match effect {
+        Effect::Send { to, request: Request::Reconcile(_), .. } => Some(to.iter().map(|(_, outbound)| *outbound)),
+        _ => None,
+    });
+    sent.flatten().collect()
+}
+
+/// What a peer with this history answers to a comparison.
+fn reconciled(changes: Vec<Change>) -> Response {
+    let mut history = History::new(Name::new("test").unwrap());
+    for change in &changes {
+        history.insert(change.clone()).unwrap();
+    }
+    let summary = history.summary();
+    Response::Reconciled(Reconcile { boot: 1, your_boot: 0, instance: 1, summary, changes })
+}
+
+#[test]
+fn a_peer_whose_changes_are_refused_is_not_asked_for_them_again_at_once() {
+    let mut node = node(1, 3, members(&[1], 3));
+    let peer = signer(2).node_id();
+    node.handle_news(at(1), News::Identified(peer));
+    for _ in 0..2 {
+        let [outbound] = comparisons(&effects(&mut node))[..] else { continue };
+        node.handle_response(at(2), outbound, Ok(reconciled(members(&[1, 2], 2))));
+    }
+    let told = effects(&mut node);
+    assert_eq!(comparisons(&told), vec![], "{told:?}");
+    assert!(node.counters().changes_refused > 0);
+}
+
+#[test]
+fn a_message_is_read_no_further_than_its_first_lie() {
+    let mut node = node(1, 3, members(&[1], 3));
+    node.handle_news(at(1), News::Identified(signer(2).node_id()));
+    let [outbound] = comparisons(&effects(&mut node))[..] else { panic!("one comparison") };
+    let mut forged = members(&[1, 2], 3).pop().expect("the change of node 2");
+    forged.lamport += 1;
+    let greeting = Reconcile {
+        boot: 1,
+        your_boot: 0,
+        instance: 1,
+        summary: Summary::default(),
+        changes: vec![forged; CHANGES_PER_MESSAGE_MAX],
+    };
+    node.handle_response(at(2), outbound, Ok(Response::Reconciled(greeting)));
+    assert_eq!(node.counters().changes_refused, 1);
+}
+
+#[test]
+fn changes_that_cannot_be_stored_are_not_asked_for_again_at_once() {
+    let mut node = node(1, 3, members(&[1], 3));
+    node.handle_news(at(1), News::Identified(signer(2).node_id()));
+    let [outbound] = comparisons(&effects(&mut node))[..] else { panic!("one comparison") };
+    node.handle_response(at(2), outbound, Ok(reconciled(members(&[1, 2], 3))));
+    let ticket = only_ticket(&effects(&mut node));
+    node.handle_done(at(3), ticket, Err(StoreError::Failed { detail: "the disk is full".to_owned() }));
+    let told = effects(&mut node);
+    assert_eq!(comparisons(&told), vec![], "{told:?}");
+}
+
+/// The one piece of work that the store is given.
+#[track_caller]
+fn only_ticket(told: &[Effect]) -> Ticket {
+    let mut tickets = told.iter().filter_map(|effect| match effect {
+        Effect::Store { ticket, .. } => Some(*ticket),
+        _ => None,
+    });
+    let ticket = tickets.next().expect("something is stored");
+    assert_eq!(tickets.next(), None, "{told:?}");
+    ticket
+}
+
+#[test]
 fn a_node_outside_the_row_forwards_a_client_and_not_a_member() {
     let mut node = node(1, 1, members(&[1, 2], 1));
     let other: NodeId = signer(2).node_id();
@@ -145,6 +290,134 @@ fn a_node_outside_the_row_forwards_a_client_and_not_a_member() {
         )
     };
     assert!(answered.iter().any(unavailable), "{answered:?}");
+}
+
+fn put(name: &str, w: Consistency) -> ClientRequest {
+    let (key, value) = (Key::new(name.as_bytes()).unwrap(), Value::new(b"v").unwrap());
+    ClientRequest::Put(Put { key, value, context: None, op: OpId([1; 16]), w, ttl_ms: None, budget_ms: 1_000 })
+}
+
+/// Node 1 of a cluster of two, connected to node 2, and what both store.
+fn one_of_two() -> (Node, NodeId) {
+    let mut node = node(1, 2, members(&[1, 2], 2));
+    let other = signer(2).node_id();
+    node.handle_news(at(1), News::Connected { node: other, seed: None });
+    effects(&mut node);
+    (node, other)
+}
+
+fn written() -> Done {
+    let mut object = Object::default();
+    let new =
+        NewValue { op: OpId([1; 16]), value: Value::new(b"v").unwrap(), written_at: WallTime(1), expires_at: None };
+    object.put(&Seen::default(), Actor { node: 1, epoch: 0 }, new);
+    Done::Written { object, seen: Seen::default() }
+}
+
+/// What clients are told.
+fn replies(told: &[Effect]) -> Vec<ClientResponse> {
+    let replied = told.iter().filter_map(|effect| match effect {
+        Effect::Reply { response, .. } => Some(response.clone()),
+        _ => None,
+    });
+    replied.collect()
+}
+
+/// The merges that are sent.
+fn merges(told: &[Effect]) -> Vec<OutboundId> {
+    let sent = told.iter().filter_map(|effect| match effect {
+        Effect::Send { to, request: Request::Merge { .. }, .. } => Some(to.iter().map(|(_, outbound)| *outbound)),
+        _ => None,
+    });
+    sent.flatten().collect()
+}
+
+#[test]
+fn a_write_that_is_stored_after_its_time_still_reaches_the_other_replicas() {
+    let (mut node, _) = one_of_two();
+    node.handle_client(at(2), ClientId(1), put("k", Consistency::One));
+    let ticket = only_ticket(&effects(&mut node));
+    node.handle_timeout(at(1_002));
+    let unknown = ClientResponse::Failed(Failure::TimedOut { acks: 0, needed: 1, maybe_stored: true });
+    assert_eq!(replies(&effects(&mut node)), vec![unknown]);
+
+    node.handle_done(at(1_500), ticket, Ok(written()));
+    let told = effects(&mut node);
+    assert_eq!(replies(&told), vec![], "one answer only");
+    let [outbound] = merges(&told)[..] else { panic!("one merge: {told:?}") };
+    let partition = node.partition_digest(&Key::new(b"k").unwrap());
+    node.handle_response(at(1_501), outbound, Ok(Response::Merged { partition }));
+    assert_eq!(node.load()[0], 0, "nothing is left of it");
+}
+
+#[test]
+fn a_write_whose_store_never_answers_is_given_up() {
+    let (mut node, _) = one_of_two();
+    node.handle_client(at(2), ClientId(1), put("k", Consistency::One));
+    node.handle_timeout(at(1_002));
+    assert_eq!(node.load()[0], 1);
+    node.handle_timeout(at(62_000));
+    assert_eq!(node.load()[0], 0);
+}
+
+#[test]
+fn a_write_out_of_time_goes_on_asking_replicas_whose_history_was_another() {
+    let (mut node, other) = one_of_two();
+    node.handle_client(at(2), ClientId(1), put("k", Consistency::All));
+    let ticket = only_ticket(&effects(&mut node));
+    node.handle_done(at(900), ticket, Ok(written()));
+    let [outbound] = merges(&effects(&mut node))[..] else { panic!("one merge") };
+    node.handle_response(at(901), outbound, Ok(Response::Merged { partition: Digest([9; 32]) }));
+    node.handle_timeout(at(1_002));
+    let unknown = ClientResponse::Failed(Failure::TimedOut { acks: 1, needed: 2, maybe_stored: true });
+    assert_eq!(replies(&effects(&mut node)), vec![unknown]);
+    node.on_histories_agree(at(1_003), &other);
+    assert_eq!(merges(&effects(&mut node)).len(), 1, "it is asked again");
+    node.handle_timeout(at(10_000));
+    assert_eq!((node.load()[0], replies(&effects(&mut node))), (0, vec![]));
+}
+
+#[test]
+fn a_forwarded_write_that_one_store_refuses_is_tried_with_the_next_member() {
+    let mut node = node(1, 2, members(&[1, 2, 3], 2));
+    for number in [2, 3] {
+        node.handle_news(at(1), News::Connected { node: signer(number).node_id(), seed: None });
+    }
+    let key = foreign_key(&node);
+    effects(&mut node);
+    node.handle_client(at(2), ClientId(1), put(&key, Consistency::One));
+    let full = Failure::StoreFailed { detail: "the disk is full".to_owned(), maybe_stored: true };
+    let refused = || Ok(Response::Forwarded(ClientResponse::Failed(full.clone())));
+    for attempt in 0..2 {
+        let told = effects(&mut node);
+        assert_eq!(replies(&told), vec![], "attempt {attempt}");
+        let forwarded = told.iter().find_map(|effect| match effect {
+            Effect::Send { to, request: Request::Forward(_), .. } => Some(to[0].1),
+            _ => None,
+        });
+        node.handle_response(at(3), forwarded.expect("it is passed on"), refused());
+    }
+    assert_eq!(replies(&effects(&mut node)), vec![ClientResponse::Failed(full)], "nobody is left");
+}
+
+#[test]
+fn a_key_with_a_clock_too_long_for_a_context_can_still_be_read() {
+    let mut node = node(1, 1, members(&[1], 1));
+    effects(&mut node);
+    node.handle_client(at(1), ClientId(1), get("k"));
+    let ticket = effects(&mut node).iter().find_map(|effect| match effect {
+        Effect::Query { ticket, .. } => Some(*ticket),
+        _ => None,
+    });
+    let mut object = Object::default();
+    let mut clock = VersionVector::new();
+    (1..=1_000).for_each(|epoch| clock.raise(Actor { node: 7, epoch }, 1));
+    object.delete(&clock.into());
+    let Done::Written { object: written, .. } = written() else { panic!("a write") };
+    object.merge(written);
+    node.handle_done(at(2), ticket.expect("the store is asked"), Ok(Done::Object(object)));
+    let told = replies(&effects(&mut node));
+    assert!(matches!(&told[..], [ClientResponse::Found(found)] if found.siblings.len() == 1), "{told:?}");
 }
 
 #[test]

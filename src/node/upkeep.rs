@@ -56,6 +56,11 @@ pub(super) struct Dialling {
 }
 
 impl Dialling {
+    /// It is not certain that `peer` has what it was sent.
+    pub(super) fn forget_pushed(&mut self, peer: &NodeId) {
+        self.pushed.remove(peer);
+    }
+
     /// Whether `peer` has not yet been sent what it lacks beyond `theirs`.
     pub(super) fn note_pushed(&mut self, peer: NodeId, theirs: &Summary) -> bool {
         if self.pushed.get(&peer) == Some(theirs) {
@@ -139,18 +144,23 @@ impl Node {
             self.dialling.seeds.insert(seed, node);
         }
         self.liveness.on_connected(node, now.instant);
-        let alarm = Alarm::DialMember(node);
-        self.alarms.clear(&alarm);
-        self.dialling.pauses.remove(&alarm);
+        self.alarms.clear(&Alarm::DialMember(node));
     }
 
     pub(super) fn on_lost(&mut self, now: Now, node: NodeId) {
         self.liveness.on_lost(node, now.instant);
-        self.identified.remove(&node);
+        let was_identified = self.identified.remove(&node);
         let waiting: Vec<OutboundId> =
             self.outbounds.iter().filter(|(_, waiting)| waiting.to == node).map(|(outbound, _)| *outbound).collect();
         for outbound in waiting {
             self.handle_response(now, outbound, Err(SendFailure::Unknown));
+        }
+        if !was_identified {
+            // It closes connections before anything is said on them: dialling it at once would go on without end.
+            if self.view.members.contains_key(&node) {
+                self.dial_again_later(now, Alarm::DialMember(node));
+            }
+            return;
         }
         self.dial_member(now, node);
         let seeds: Vec<SeedIndex> =
@@ -172,6 +182,7 @@ impl Node {
         if self.identified.len() < 2 * MEMBER_COUNT_MAX {
             self.identified.insert(node);
         }
+        self.dialling.pauses.remove(&Alarm::DialMember(node));
         self.reconcile_with(now, node);
     }
 

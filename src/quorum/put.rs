@@ -54,8 +54,8 @@ pub enum PutReply {
 /// One write at its coordinator, from the moment its own store has it.
 ///
 /// **Inputs**: answers of replicas, changes of the row. **Effects**: [`PutEffect`]. **Time**: one deadline, kept by the
-/// caller. **Ends when** every replica has answered or failed, or the time is up; replies at W and lingers until then, so
-/// that the remaining copies are made and counted.
+/// caller. **Ends when** every replica has answered or failed; replies at W, or when the time is up, and lingers until
+/// then, so that the remaining copies are made.
 #[derive(Debug)]
 pub struct PutOp {
     me: NodeId,
@@ -113,11 +113,15 @@ impl PutOp {
 
     /// The coordinator's history says something else of the partition now.
     pub fn on_row(&mut self, row: Row, is_reachable: impl Fn(&NodeId) -> bool) -> Vec<PutEffect> {
-        let again = self.tally.change_row(row, &self.me);
+        let partition = row.partition;
+        let mut again = self.tally.change_row(row, &self.me);
+        // The coordinator may have come into the row; it has stored the object already.
+        again.retain(|node| *node != self.me);
+        self.tally.record(&self.me, partition, ());
         self.ask(again, is_reachable)
     }
 
-    /// The time is up. The machine has ended.
+    /// The client's time is up. The machine goes on until every replica has answered or failed, or is dropped.
     pub fn on_deadline(&mut self) -> Vec<PutEffect> {
         let acks = self.tally.agreed_count();
         self.reply(PutReply::TimedOut { acks, needed: self.needed() })
@@ -227,6 +231,16 @@ mod tests {
         );
         assert_eq!(op.on_merged(&node(1), OURS), vec![]);
         assert_eq!(op.on_merged(&node(3), theirs), stored(2, false));
+    }
+
+    #[test]
+    fn a_coordinator_that_comes_into_the_row_does_not_ask_itself() {
+        let mut op = PutOp::new(node(9), row(&[0, 1, 2], OURS), Consistency::One, Object::default());
+        assert_eq!(op.start(|_| true).len(), 3, "outside the row its own copy does not count");
+        let theirs = Digest([2; 32]);
+        let effects = op.on_row(row(&[0, 1, 9], theirs), |_| true);
+        assert_eq!(effects[..2], [PutEffect::Merge(node(0)), PutEffect::Merge(node(1))]);
+        assert_eq!(effects[2..], stored(1, false));
     }
 
     #[test]

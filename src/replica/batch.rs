@@ -6,16 +6,14 @@
 use crate::{
     causality::epochs::Life,
     clock::WallTime,
-    replica::{Done, Rules, Work, apply, startup},
+    replica::{Done, Replica, Rules, Work, apply, startup},
     store::{Store, StoreError, WriteTxn},
 };
 
 /// What a committer keeps between batches.
 #[derive(Debug, Clone)]
 pub struct Committer {
-    actor_node: u64,
-    rules: Rules,
-    life: Life,
+    replica: Replica,
     /// A commit has failed since the last successful one: what it held may have been sent to other replicas, so its
     /// dots must never be minted again.
     suspect: bool,
@@ -26,12 +24,25 @@ impl Committer {
     ///
     /// `random` must differ between the lives of a node: see [`Life`].
     pub fn new(actor_node: u64, rules: Rules, random: u64) -> Committer {
-        Committer { actor_node, rules, life: Life::unconfirmed(random), suspect: false }
+        let replica = Replica { actor_node, rules, life: Life::unconfirmed(random), damaged: 0 };
+        Committer { replica, suspect: false }
     }
 
-    /// The present life of the node.
-    pub fn life(&self) -> Life {
-        self.life
+    /// What the node's process brings to a transaction.
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// Marks a clean stop, in the last transaction of a process.
+    ///
+    /// What a failed commit held may have been sent, so a stop right after one invalidates all epochs first.
+    pub fn end(&self, store: &impl Store) -> Result<(), StoreError> {
+        let mut txn = store.write()?;
+        if self.suspect {
+            startup::invalidate_epochs(&mut txn)?;
+        }
+        startup::end(&mut txn)?;
+        txn.commit()
     }
 
     /// Carries out `batch` in one transaction, in its order.
@@ -61,10 +72,7 @@ impl Committer {
         }
         let mut done = Vec::with_capacity(batch.len());
         for (ticket, work) in batch {
-            done.push((
-                ticket.clone(),
-                apply(&mut txn, work.clone(), self.actor_node, now, self.rules, &mut self.life)?,
-            ));
+            done.push((ticket.clone(), apply(&mut txn, work.clone(), &mut self.replica, now)?));
         }
         txn.commit()?;
         Ok(done)

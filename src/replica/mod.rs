@@ -20,7 +20,7 @@ use crate::{
     clock::WallTime,
     ident::{Key, NodeId},
     membership::change::Change,
-    replica::values::{KeyPage, Minter, WriteRefused},
+    replica::values::{KeyPage, WriteRefused},
     store::{ReadTxn, StoreError, Table, WriteTxn},
     wire::client::Cursor,
 };
@@ -146,24 +146,26 @@ impl Rules {
     }
 }
 
-/// Carries out `work` for the node whose actors have the number `actor_node`.
-///
-/// After an error the transaction must be dropped.
-pub fn apply(
-    txn: &mut impl WriteTxn,
-    work: Work,
-    actor_node: u64,
-    now: WallTime,
-    rules: Rules,
-    life: &mut Life,
-) -> Result<Done, StoreError> {
+/// What a node's process brings to each transaction.
+#[derive(Debug, Clone)]
+pub struct Replica {
+    /// The number of the node in its actors.
+    pub actor_node: u64,
+    /// By what it works.
+    pub rules: Rules,
+    /// Its present life.
+    pub life: Life,
+    /// Records met so far that did not match their checksum, each time one was met. They count as missing: what was written
+    /// or merged on top of one began anew.
+    pub damaged: u64,
+}
+
+/// Carries out `work`. After an error the transaction must be dropped.
+pub fn apply(txn: &mut impl WriteTxn, work: Work, replica: &mut Replica, now: WallTime) -> Result<Done, StoreError> {
     match work {
-        Work::Write { key, context, new } => {
-            let minter = Minter { actor_node, rule: rules.epochs, life };
-            values::write(txn, &key, &context, new, minter, now)
-        }
+        Work::Write { key, context, new } => values::write(txn, &key, &context, new, replica, now),
         Work::Merge { key, object } => {
-            values::merge(txn, &key, object, actor_node, now, rules)?;
+            values::merge(txn, &key, object, replica, now)?;
             Ok(Done::Merged)
         }
         Work::SaveChanges(changes) => {
@@ -177,7 +179,7 @@ pub fn apply(
             Ok(Done::Saved)
         }
         Work::ConfirmLife => {
-            life.confirm();
+            replica.life.confirm();
             Ok(Done::Saved)
         }
         Work::RaiseBoot { seen } => {

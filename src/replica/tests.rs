@@ -142,9 +142,7 @@ impl Replica {
     }
 
     fn stop(&self) {
-        let mut txn = self.store.write().unwrap();
-        startup::end(&mut txn).unwrap();
-        txn.commit().unwrap();
+        self.committer.end(&self.store).unwrap();
     }
 }
 
@@ -414,6 +412,36 @@ fn after_a_commit_that_failed_no_dot_of_it_is_minted_again() {
     assert_ne!(after.actor, before.actor);
     replica.stored("k", &nothing(), 4, b"d");
     assert_eq!(replica.dots("k")[2].actor, after.actor, "once is enough");
+}
+
+#[test]
+fn a_stop_right_after_a_commit_that_failed_is_clean_and_yet_gives_the_epochs_up() {
+    let mut replica = Replica::of(ME);
+    replica.start(&ME).unwrap();
+    replica.stored("k", &nothing(), 1, b"a");
+    replica.store.fail_next_commit(broken());
+    let new = NewValue { op: OpId([2; 16]), value: Value::new(b"b").unwrap(), written_at: NOW, expires_at: None };
+    let lost = Work::Write { key: key("k"), context: nothing(), new: Some(new) };
+    assert_eq!(replica.run(lost), Err(broken()));
+    replica.stop();
+    assert!(replica.start(&ME).unwrap().clean);
+    replica.committer = Committer::new(ME.to_actor_number(), Rules::sound(), 1);
+    replica.run(Work::ConfirmLife).unwrap();
+    replica.stored("k", &nothing(), 3, b"c");
+    assert_ne!(replica.dots("k")[0].actor, replica.dots("k")[1].actor);
+}
+
+#[test]
+fn damage_that_a_write_or_a_merge_meets_is_counted() {
+    let mut replica = Replica::of(ME);
+    replica.stored("k", &nothing(), 1, b"a");
+    assert_eq!(replica.committer.replica().damaged, 0);
+    replica.damage("k");
+    replica.stored("k", &nothing(), 2, b"b");
+    assert_eq!(replica.committer.replica().damaged, 1);
+    replica.damage("k");
+    replica.merge("k", Object::default());
+    assert_eq!(replica.committer.replica().damaged, 2);
 }
 
 #[test]

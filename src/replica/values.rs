@@ -10,14 +10,14 @@ use thiserror::Error;
 
 use crate::{
     causality::{
-        epochs::{EpochRule, Life, Local},
+        epochs::Local,
         seen::Seen,
         siblings::{NewValue, Object},
     },
     clock::WallTime,
     ident::Key,
     limits::{OBJECT_LIMIT_BYTES, SCAN_PAGE_MAX, SIBLING_COUNT_MAX},
-    replica::{Done, MergeRule, Rules, startup},
+    replica::{Done, MergeRule, Replica, startup},
     ring::token::{self, Token},
     store::{
         ReadTxn, StoreError, Table, Walk, WriteTxn, record,
@@ -60,17 +60,6 @@ pub struct KeyPage {
     pub next: Option<Cursor>,
 }
 
-/// Who mints the dots of a write.
-#[derive(Debug)]
-pub struct Minter<'a> {
-    /// The number of the node in its actors.
-    pub actor_node: u64,
-    /// When it may mint under an actor again.
-    pub rule: EpochRule,
-    /// Its present life.
-    pub life: &'a mut Life,
-}
-
 /// The body of an object's record.
 #[derive(Serialize, Deserialize)]
 struct Record {
@@ -87,6 +76,12 @@ pub fn load(txn: &impl ReadTxn, key: &Key, damaged: &mut u64) -> Result<Option<(
     Ok(record.map(|record| (record.object, record.local)))
 }
 
+/// What is held under `key`, or the beginning of it.
+fn load_or_new(txn: &impl ReadTxn, key: &Key, now: WallTime, damaged: &mut u64) -> Result<(Object, Local), StoreError> {
+    let found = load(txn, key, damaged)?;
+    Ok(found.unwrap_or_else(|| (Object::default(), Local { own_epoch: None, since: now })))
+}
+
 /// Coordinates a client's write: drops what the context covers, and mints a dot for the new value if there is one.
 ///
 /// A retry whose sibling is still there changes nothing.
@@ -95,10 +90,10 @@ pub fn write(
     key: &Key,
     context: &Seen,
     new: Option<NewValue>,
-    minter: Minter<'_>,
+    replica: &mut Replica,
     now: WallTime,
 ) -> Result<Done, StoreError> {
-    let (mut object, mut local) = load_or_new(txn, key, now)?;
+    let (mut object, mut local) = load_or_new(txn, key, now, &mut replica.damaged)?;
     let seen = match new {
         Some(new) => {
             if let Some(dot) = object.sibling_of(new.op).map(|sibling| sibling.dot) {
@@ -107,8 +102,8 @@ pub fn write(
             }
             let mut epochs = startup::load_epochs(txn)?;
             let before = epochs;
-            epochs.rule = minter.rule;
-            let actor = epochs.actor_for(minter.actor_node, &mut local, &object, context, minter.life);
+            epochs.rule = replica.rules.epochs;
+            let actor = epochs.actor_for(replica.actor_node, &mut local, &object, context, &mut replica.life);
             let dot = object.put(context, actor, new);
             if let Err(refused) = check_limits(&object) {
                 return Ok(Done::Refused(refused));
@@ -130,17 +125,16 @@ pub fn merge(
     txn: &mut impl WriteTxn,
     key: &Key,
     incoming: Object,
-    actor_node: u64,
+    replica: &mut Replica,
     now: WallTime,
-    rules: Rules,
 ) -> Result<(), StoreError> {
-    let (mut object, mut local) = load_or_new(txn, key, now)?;
+    let (mut object, mut local) = load_or_new(txn, key, now, &mut replica.damaged)?;
     let mut epochs = startup::load_epochs(txn)?;
     let before = epochs;
-    epochs.rule = rules.epochs;
-    epochs.note_merge(actor_node, &mut local, &object, incoming.clock());
+    epochs.rule = replica.rules.epochs;
+    epochs.note_merge(replica.actor_node, &mut local, &object, incoming.clock());
     startup::save_epochs_if_changed(txn, &before, &epochs)?;
-    let changed = match rules.merges {
+    let changed = match replica.rules.merges {
         MergeRule::KeepSiblings => object.merge(incoming),
         MergeRule::LastWriteWins => {
             let changed = object.merge(incoming);
@@ -206,12 +200,6 @@ fn row_of(key: &Key) -> RowKey {
 fn decode(row: &[u8], sealed: &[u8]) -> Option<Record> {
     let body = record::open(Table::Objects, row, sealed).ok()?;
     cbor4ii::serde::from_slice(body).ok()
-}
-
-fn load_or_new(txn: &impl ReadTxn, key: &Key, now: WallTime) -> Result<(Object, Local), StoreError> {
-    let mut damaged = 0;
-    let found = load(txn, key, &mut damaged)?;
-    Ok(found.unwrap_or_else(|| (Object::default(), Local { own_epoch: None, since: now })))
 }
 
 fn save(txn: &mut impl WriteTxn, key: &Key, object: &Object, local: Local) -> Result<(), StoreError> {

@@ -1,12 +1,13 @@
-//! The one loop: a completion, a network event, a timeout or an order goes into the node; its effects come out.
+//! The one loop: a completion, a timeout, an order or a network event goes into the node; its effects come out.
 //!
-//! Inputs are taken in that order: what has begun comes before what is asked to begin.
+//! What has begun comes before what is asked to begin. Orders and the network take turns at random: however much peers
+//! send, time passes for the node and its owner can stop it.
 
 use std::collections::{HashMap, VecDeque};
 
 use async_io::Timer;
 use async_std::channel::{Receiver, Sender};
-use futures::{FutureExt, channel::oneshot, select_biased};
+use futures::{FutureExt, channel::oneshot, select, select_biased};
 use quorate_behaviours::quorum_rpc::Counters;
 
 use crate::{
@@ -106,7 +107,7 @@ impl EventLoop {
         async_std::task::spawn_blocking(move || storage.stop()).await;
     }
 
-    /// Waits for the next input, whichever comes first; of several that are there, what has begun comes first.
+    /// Waits for the next input, whichever comes first; of several that are there, see the [module](self).
     async fn next_input(&mut self) -> Input {
         self.arm_timer();
         let timer = &mut self.timer;
@@ -116,14 +117,19 @@ impl EventLoop {
                 None => futures::future::pending().await,
             }
         }));
+        let mut asked = std::pin::pin!(FutureExt::fuse(async {
+            select! {
+                order = FutureExt::fuse(self.orders.recv()) => order.map_or(Input::End, Input::Order),
+                input = FutureExt::fuse(self.translator.next()) => Input::Network(input),
+            }
+        }));
         select_biased! {
             completed = FutureExt::fuse(self.completions.recv()) => completed.map_or(Input::End, Input::Completions),
-            input = FutureExt::fuse(self.translator.next()) => Input::Network(input),
             () = timeout => {
                 self.timer = None;
                 Input::Timeout
             }
-            order = FutureExt::fuse(self.orders.recv()) => order.map_or(Input::End, Input::Order),
+            input = asked => input,
         }
     }
 

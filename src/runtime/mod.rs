@@ -10,6 +10,7 @@ pub(crate) mod dial_error;
 mod behaviour;
 mod clock;
 mod event_loop;
+mod offenders;
 mod storage;
 mod translate;
 

@@ -20,10 +20,10 @@ use futures::executor::block_on;
 use crate::{
     limits::BATCH_COUNT_MAX,
     node::effect::Ticket,
-    replica::{Done, Query, Rules, StoreCounts, Work, answer, batch::Committer, startup},
+    replica::{Done, Query, Rules, StoreCounts, Work, answer, batch::Committer},
     runtime::clock::wall_time,
     store::{
-        Store as _, StoreError, WriteTxn as _,
+        Store as _, StoreError,
         lmdb::{Durability, LmdbStore},
     },
 };
@@ -144,6 +144,7 @@ impl Writer {
     }
 
     fn carry_out(&mut self, batch: &[(Ticket, Work)]) -> Completions {
+        let damaged_before = self.committer.replica().damaged;
         let mut result = self.committer.run(&*self.store, batch, wall_time());
         while let Err(StoreError::MapFull { .. }) = &result {
             result = match self.store.grow() {
@@ -151,6 +152,7 @@ impl Writer {
                 Err(error) => Err(error),
             };
         }
+        note_damage(self.committer.replica().damaged - damaged_before, &self.counts);
         match result {
             Ok(done) => {
                 self.is_dirty = true;
@@ -175,11 +177,7 @@ impl Writer {
 
     /// The queue is closed and empty: nothing was sent that is not committed.
     fn end(&mut self) {
-        let ended = self.store.write().and_then(|mut txn| {
-            startup::end(&mut txn)?;
-            txn.commit()
-        });
-        if let Err(error) = ended {
+        if let Err(error) = self.committer.end(&*self.store) {
             tracing::warn!(%error, "the stop could not be marked as clean; the next start takes fresh epochs");
         }
         self.synchronise();
@@ -212,12 +210,15 @@ impl Reader {
         let now = wall_time();
         let completions =
             batch.iter().map(|(ticket, query)| (*ticket, answer(&txn, query, now, &mut counts))).collect();
-        let damaged = counts.damaged - before.damaged;
-        if damaged > 0 {
-            tracing::error!(damaged, "stored records do not match their checksums; they read as missing");
-            self.counts.lock().expect("no thread panics while it counts").damaged += damaged;
-        }
+        note_damage(counts.damaged - before.damaged, &self.counts);
         completions
+    }
+}
+
+fn note_damage(damaged: u64, counts: &Mutex<StoreCounts>) {
+    if damaged > 0 {
+        tracing::error!(damaged, "stored records do not match their checksums; they read as missing");
+        counts.lock().expect("no thread panics while it counts").damaged += damaged;
     }
 }
 

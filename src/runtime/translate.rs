@@ -32,6 +32,7 @@ use crate::{
         behaviour::{Behaviour, BehaviourEvent, NODE_AGENT, NetworkConfig, build_swarm},
         dial_error,
         identity::{node_id, peer_id},
+        offenders::{MALFORMED_COUNT_MAX, Measure, Offenders},
     },
     wire::{
         self,
@@ -70,6 +71,7 @@ pub(crate) struct Translator {
     /// What happened before the node was there to be told.
     early: VecDeque<SwarmEvent<BehaviourEvent>>,
     strangers: HashSet<PeerId>,
+    offenders: Offenders,
     outbound: HashMap<quorum_rpc::RequestId, OutboundId>,
     inbound: HashMap<InboundId, quorum_rpc::InboundId>,
     clients: HashMap<ClientId, quorum_rpc::InboundId>,
@@ -88,6 +90,7 @@ impl Translator {
             listening: Vec::new(),
             early: VecDeque::new(),
             strangers: HashSet::new(),
+            offenders: Offenders::default(),
             outbound: HashMap::new(),
             inbound: HashMap::new(),
             clients: HashMap::new(),
@@ -322,10 +325,7 @@ impl Translator {
                 self.clients.insert(client, inbound);
                 NetworkInput::ClientRequest { client, request }
             }
-            BehaviourEvent::Clients(quorum_rpc::Event::Misbehaved { peer, error }) => {
-                tracing::warn!(%peer, %error, "a client sent what is no request");
-                NetworkInput::Nothing
-            }
+            BehaviourEvent::Clients(quorum_rpc::Event::Misbehaved { peer, error }) => self.on_misbehaved(peer, &error),
             BehaviourEvent::Gossip(membership_gossip::Event::Announced { message, .. }) => {
                 NetworkInput::News(News::Announced(message))
             }
@@ -363,11 +363,25 @@ impl Translator {
                 }
                 None => NetworkInput::Nothing,
             },
-            quorum_rpc::Event::Misbehaved { peer, error } => {
-                tracing::warn!(%peer, %error, "a peer sent what is no request");
-                NetworkInput::Nothing
+            quorum_rpc::Event::Misbehaved { peer, error } => self.on_misbehaved(peer, &error),
+        }
+    }
+
+    /// A peer sent what is no frame of ours. One that goes on with it is shut out until this node starts anew.
+    fn on_misbehaved(&mut self, peer: PeerId, error: &quorum_rpc::Misbehaviour) -> NetworkInput {
+        match self.offenders.note(peer, error) {
+            Measure::None => tracing::debug!(%peer, %error, "a peer sent what is no frame of ours"),
+            Measure::Warn => tracing::warn!(%peer, %error, "a peer sent what is no request"),
+            Measure::Block => {
+                tracing::warn!(
+                    %peer, %error,
+                    "a peer has sent more than {MALFORMED_COUNT_MAX} frames that are no requests; its connections are \
+                     refused until this node is started again"
+                );
+                self.swarm.behaviour_mut().blocked.block_peer(peer);
             }
         }
+        NetworkInput::Nothing
     }
 
     /// A peer told who it is. Those of other clusters get no further.

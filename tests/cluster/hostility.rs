@@ -180,6 +180,41 @@ fn hostile_bytes_cost_their_stream_and_nobody_else_anything() {
 }
 
 #[test]
+fn a_peer_that_keeps_sending_malformed_frames_is_shut_out_and_nobody_else() {
+    block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let nodes = cluster(dir.path(), 1).await;
+        let protocol = wire::client_protocol(&Name::new("test").unwrap());
+        let malformed = || Bytes::Closed(frame(b"\xff"));
+        let (mut swarm, peer) = raw_peer(protocol.clone(), &nodes[0].addresses[0]).await;
+        for _ in 0..64 {
+            play(&mut swarm, peer, "as many as are put up with", malformed()).await;
+        }
+        swarm.behaviour_mut().send_request(&peer, malformed());
+        wait_until_closed(&mut swarm).await;
+        swarm.dial(nodes[0].addresses[0].clone()).unwrap();
+        wait_until_closed(&mut swarm).await;
+
+        let (mut other, peer) = raw_peer(protocol, &nodes[0].addresses[0]).await;
+        play(&mut other, peer, "from another", malformed()).await;
+        assert_eq!(status(&nodes[0].running.handle()).await.members.len(), 1);
+    });
+}
+
+/// Waits until a connection is closed, or refused.
+async fn wait_until_closed(swarm: &mut RawSwarm) {
+    let closed = async {
+        loop {
+            match swarm.select_next_some().await {
+                SwarmEvent::ConnectionClosed { .. } | SwarmEvent::OutgoingConnectionError { .. } => return,
+                _ => {}
+            }
+        }
+    };
+    timeout(PATIENCE, closed).await.expect("the node closes the connection in time");
+}
+
+#[test]
 fn a_stranger_cannot_read_or_write_as_a_member() {
     block_on(async {
         let dir = tempfile::tempdir().unwrap();

@@ -103,12 +103,10 @@ impl Machine {
         while self.process.as_ref().is_some_and(|process| !process.queue.is_empty()) {
             self.commit(true_ms);
         }
-        self.process = None;
-        // A failure leaves the stop an unclean one, which is safe.
-        let _ = self.store.write().and_then(|mut txn| {
-            startup::end(&mut txn)?;
-            txn.commit()
-        });
+        if let Some(process) = self.process.take() {
+            // A failure leaves the stop an unclean one, which is safe.
+            let _ = process.committer.end(&self.store);
+        }
     }
 
     /// Hands work to the storage. Under the planted bug the answer comes at once.
@@ -121,9 +119,9 @@ impl Machine {
         }
         let mut txn = self.store.write().ok()?;
         let mut last = None;
-        let mut life = process.committer.life();
+        let mut replica = process.committer.replica().clone();
         for (_, work) in &process.queue {
-            last = Some(apply(&mut txn, work.clone(), self.id.to_actor_number(), wall, self.rules, &mut life));
+            last = Some(apply(&mut txn, work.clone(), &mut replica, wall));
         }
         last.map(|result| vec![(ticket, result)])
     }

@@ -4,7 +4,7 @@ use quorate::{
     causality::{epochs::Life, seen::Seen},
     clock::WallTime,
     ident::{Key, NodeId},
-    replica::{Done, Query, Rules, StoreCounts, Work, answer, apply, startup},
+    replica::{Done, Query, Replica, Rules, StoreCounts, Work, answer, apply, startup},
     store::{
         ReadTxn, Store, Table, Walk, WriteTxn,
         memory::{MemoryStore, Snapshot},
@@ -94,8 +94,10 @@ fn filled() -> MemoryStore {
     ];
     let mut life = Life::unconfirmed(0);
     life.confirm();
+    let actor_node = OWNER.to_actor_number();
+    let mut replica = Replica { actor_node, rules: Rules::sound(), life, damaged: 0 };
     for work in works {
-        apply(&mut txn, work, OWNER.to_actor_number(), NOW, Rules::sound(), &mut life).unwrap();
+        apply(&mut txn, work, &mut replica, NOW).unwrap();
     }
     startup::end(&mut txn).unwrap();
     txn.commit().unwrap();
