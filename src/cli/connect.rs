@@ -6,7 +6,7 @@
 use libp2p::{Multiaddr, pnet::PreSharedKey};
 
 use crate::{
-    cli::{error::CliError, settings::Settings},
+    cli::{error::CliError, settings::Settings, text::to_word},
     client::{Client, ClientConfig, ClientError},
     ident::Name,
     runtime::{
@@ -95,16 +95,15 @@ impl Found {
             if !settings.is_given("cluster") {
                 cluster = entry.cluster.clone();
             }
-            let its_key = entry.data_dir.join("swarm.key");
             if !settings.is_given("swarm_key") {
-                key_path = its_key.exists().then_some(its_key);
+                key_path = entry.swarm_key.clone();
             }
         }
         let swarm_key = key_path.as_deref().map(swarm_key::load).transpose()?;
         let (nodes, tried, mdns) = match self {
             Found::Named(nodes) => (nodes.clone(), list(&nodes), false),
             Found::Running(entry) => {
-                let tried = format!("{} of {}, at {}", entry.peer_id, entry.data_dir.display(), list(&entry.addresses));
+                let tried = format!("the node on {}", entry.data_dir.display());
                 (entry.addresses, tried, false)
             }
             Found::Network => (Vec::new(), format!("mDNS, for a node of cluster `{cluster}`"), true),
@@ -129,8 +128,9 @@ fn list(addresses: &[Multiaddr]) -> String {
 fn nothing_runs_on(settings: &Settings) -> CliError {
     let dir = settings.data_dir.display();
     let detail = format!(
-        "no node runs on {dir} (data_dir, {}); start it with `quorate start --data-dir {dir}`, or name another with --node",
-        settings.origin("data_dir").map_or_else(String::new, ToString::to_string)
+        "no node runs on {dir} (data_dir, {}); start it with `quorate start --data-dir {}`, or name another with --node",
+        settings.origin("data_dir").map_or_else(String::new, ToString::to_string),
+        to_word(&dir.to_string()),
     );
     CliError::NoNode { detail }
 }
@@ -142,7 +142,7 @@ fn nothing_runs_here() -> CliError {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     use libp2p::PeerId;
 
@@ -164,11 +164,16 @@ mod tests {
 
     /// Lists a node of `cluster` as running on `dir`.
     fn run_here(dir: &Path, cluster: &str) -> Entry {
+        run_with_key(dir, cluster, None)
+    }
+
+    fn run_with_key(dir: &Path, cluster: &str, swarm_key: Option<PathBuf>) -> Entry {
         let entry = Entry {
             peer_id: PeerId::random(),
             cluster: Name::new(cluster).unwrap(),
             pid: std::process::id(),
             data_dir: dir.to_owned(),
+            swarm_key,
             addresses: vec![format!("/ip4/127.0.0.1/tcp/{}", cluster.len()).parse().unwrap()],
         };
         registry(dir).register(&entry).unwrap();
@@ -199,9 +204,10 @@ mod tests {
     fn the_node_of_a_data_directory_brings_its_cluster_and_its_key() {
         let dir = tempfile::tempdir().unwrap();
         let data_dir = ("data_dir", dir.path().to_str().unwrap());
-        let entry = run_here(dir.path(), "prod");
+        let key_path = dir.path().join("elsewhere.key");
+        let entry = run_with_key(dir.path(), "prod", Some(key_path.clone()));
         let key = swarm_key::generate();
-        std::fs::write(dir.path().join("swarm.key"), key.to_key_file()).unwrap();
+        std::fs::write(key_path, key.to_key_file()).unwrap();
 
         let target = choose(dir.path(), &[data_dir]).unwrap();
         assert_eq!((target.cluster.as_str(), target.nodes), ("prod", entry.addresses));
