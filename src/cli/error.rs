@@ -9,7 +9,10 @@ use serde_json::{Value as Json, json};
 use thiserror::Error;
 
 use crate::{
-    cli::settings::SettingsError, client::ClientError, runtime::swarm_key::SwarmKeyError, wire::client::Failure,
+    cli::{settings::SettingsError, text::counted},
+    client::ClientError,
+    runtime::swarm_key::SwarmKeyError,
+    wire::client::Failure,
 };
 
 /// How a command ended, as the exit code of the process tells it.
@@ -106,8 +109,9 @@ pub enum CliError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// A line of the input cannot be understood, or could not be carried out. Earlier lines were, no later one was.
-    #[error("line {line}: {reason}; {stored} lines before it were stored, nothing after it was started")]
+    /// A line of the input cannot be understood, or could not be carried out. What was under way was waited for; nothing was
+    /// begun after it.
+    #[error("line {line}: {reason}; stored {} in all, then began no more", counted(*stored, "line"))]
     Line {
         /// Its number, from one.
         line: u64,
