@@ -1,21 +1,26 @@
 //! This node's private opinion who answers.
 //!
-//! [`Liveness`] turns evidence into an opinion: a connection, its loss, answers and timeouts. The opinion is never
-//! gossiped and never changes the ring; two nodes may differ, and both are right about what they can reach. It does
-//! not know who is a member, and it does not list this node itself.
+//! [`Liveness`] turns evidence into an opinion: a connection, its loss, heartbeats, answers and timeouts. A lost connection
+//! counts at once; silence counts by how unusual it is for that peer (the φ of Hayashibara et al., "The φ accrual failure
+//! detector", 2004). The opinion is never gossiped and never changes the ring; two nodes may differ, and both are right
+//! about what they can reach. It does not know who is a member, and it does not list this node itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use crate::{clock::Instant, ident::NodeId};
 
 /// Evidence about every connected peer. As large as the number of connected peers; the shell bounds that.
 ///
 /// # Inputs
-/// The `on_*` functions. `on_connected` and `on_lost` tell of the first connection to a peer made and the last one lost.
+/// The `on_*` functions. `on_connected` and `on_lost` tell of the first connection to a peer made and the last one lost;
+/// `on_heartbeat` of something that comes at regular intervals.
 /// # Effects
 /// None; it is asked.
 /// # Time
-/// Only remembered, so far: nothing happens because time passes.
+/// Silence raises suspicion. [`Liveness::on_own_pause`] says that it was this node which did not listen.
 /// # Ends when
 /// Never.
 #[derive(Debug, Clone, Default)]
@@ -26,11 +31,11 @@ pub struct Liveness {
 /// What this node thinks of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Opinion {
-    /// Connected, and answers.
+    /// Connected, and heard of as usual.
     Up,
-    /// Connected, but has not answered lately; is asked last.
+    /// Connected, but has left requests unanswered, or is unusually silent.
     Suspect,
-    /// Not connected; is stood in for.
+    /// Not connected, or silent for so long that it cannot be chance.
     Down,
 }
 
@@ -42,7 +47,7 @@ impl Liveness {
 
     /// `node` is connected: up at once. Says nothing new of one that was connected already.
     pub fn on_connected(&mut self, node: NodeId, now: Instant) {
-        self.connected.entry(node).or_insert(Evidence { last_heard: now, timeouts: 0 });
+        self.connected.entry(node).or_insert_with(|| Evidence::new(now));
     }
 
     /// The last connection to `node` is gone: down at once.
@@ -50,10 +55,19 @@ impl Liveness {
         self.connected.remove(&node);
     }
 
+    /// `node` gave its regular sign of life. Late news of a lost peer is ignored.
+    pub fn on_heartbeat(&mut self, node: NodeId, now: Instant) {
+        if let Some(evidence) = self.connected.get_mut(&node) {
+            evidence.record_interval(now);
+            evidence.last_heard = now;
+        }
+    }
+
     /// `node` answered something: no suspicion is left. Late news of a lost peer is ignored.
     pub fn on_answer(&mut self, node: NodeId, now: Instant) {
         if let Some(evidence) = self.connected.get_mut(&node) {
-            *evidence = Evidence { last_heard: now, timeouts: 0 };
+            evidence.last_heard = now;
+            evidence.timeouts = 0;
         }
     }
 
@@ -64,13 +78,34 @@ impl Liveness {
         }
     }
 
-    /// What this node thinks of `node`.
-    pub fn opinion(&self, node: &NodeId, _now: Instant) -> Opinion {
-        match self.connected.get(node) {
-            None => Opinion::Down,
-            Some(evidence) if evidence.timeouts >= SUSPICION_TIMEOUTS => Opinion::Suspect,
-            Some(_) => Opinion::Up,
+    /// This node itself stood still (a stopped process, a sleeping machine): what it did not hear meanwhile proves nothing.
+    pub fn on_own_pause(&mut self, now: Instant) {
+        for evidence in self.connected.values_mut() {
+            *evidence = Evidence::new(now);
         }
+    }
+
+    /// What this node thinks of `node`.
+    pub fn opinion(&self, node: &NodeId, now: Instant) -> Opinion {
+        let Some(evidence) = self.connected.get(node) else { return Opinion::Down };
+        let phi = evidence.phi(now);
+        if phi >= DOWN_PHI {
+            Opinion::Down
+        } else if phi >= SUSPECT_PHI || evidence.timeouts >= SUSPICION_TIMEOUTS {
+            Opinion::Suspect
+        } else {
+            Opinion::Up
+        }
+    }
+
+    /// Whether there is a connection to `node`, whatever comes over it.
+    pub fn is_connected(&self, node: &NodeId) -> bool {
+        self.connected.contains_key(node)
+    }
+
+    /// Connected peers that are silent for so long that their connections must be dead.
+    pub fn silent(&self, now: Instant) -> Vec<NodeId> {
+        self.connected.iter().filter(|(_, evidence)| evidence.phi(now) >= DOWN_PHI).map(|(node, _)| *node).collect()
     }
 
     /// When `node` was last heard of; none if it is not connected.
@@ -78,27 +113,72 @@ impl Liveness {
         self.connected.get(node).map(|evidence| evidence.last_heard)
     }
 
-    /// Whether there is a connection to `node`.
-    pub fn is_connected(&self, node: &NodeId) -> bool {
-        self.connected.contains_key(node)
-    }
-
     /// Everybody who is not down. The suspects are among them; this node itself is not.
-    pub fn reachable(&self) -> BTreeSet<NodeId> {
-        self.connected.keys().copied().collect()
+    pub fn reachable(&self, now: Instant) -> BTreeSet<NodeId> {
+        self.connected.keys().filter(|node| self.opinion(node, now) != Opinion::Down).copied().collect()
     }
 }
 
 /// What is known of a connected peer.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Evidence {
     last_heard: Instant,
+    last_heartbeat: Option<Instant>,
+    /// Milliseconds between heartbeats, oldest first, at most [`WINDOW`]. Empty until a second heartbeat came: a peer that
+    /// gives none is judged by its connection and its answers alone.
+    intervals: VecDeque<u32>,
     /// Since the last answer.
     timeouts: u32,
 }
 
+impl Evidence {
+    fn new(now: Instant) -> Evidence {
+        Evidence { last_heard: now, last_heartbeat: None, intervals: VecDeque::new(), timeouts: 0 }
+    }
+
+    fn record_interval(&mut self, now: Instant) {
+        if let Some(before) = self.last_heartbeat.replace(now) {
+            let interval = u32::try_from((now - before).as_millis()).unwrap_or(u32::MAX);
+            self.intervals.push_back(interval);
+            if self.intervals.len() > WINDOW {
+                self.intervals.pop_front();
+            }
+        }
+    }
+
+    /// How unlikely the present silence is, were the peer alive: φ = −log10 of the probability that a heartbeat comes this
+    /// late or later, if the intervals are normally distributed. 0 for a peer without heartbeats.
+    fn phi(&self, now: Instant) -> f64 {
+        if self.intervals.is_empty() {
+            return 0.0;
+        }
+        let count = f64::from(u32::try_from(self.intervals.len()).expect("a window is short"));
+        let mean = self.intervals.iter().copied().map(f64::from).sum::<f64>() / count;
+        let variance = self.intervals.iter().map(|interval| (f64::from(*interval) - mean).powi(2)).sum::<f64>() / count;
+        let deviation = variance.sqrt().max(DEVIATION_MIN.as_secs_f64() * 1_000.0);
+        let silence = (now - self.last_heard).as_secs_f64() * 1_000.0;
+        let y = (silence - mean) / deviation;
+        // The logistic approximation of the normal distribution, which is off by less than 0.00014.
+        let odds = (-y * (1.5976 + 0.070566 * y * y)).exp();
+        if silence > mean { -(odds / (1.0 + odds)).log10() } else { -(1.0 - 1.0 / (1.0 + odds)).log10() }
+    }
+}
+
 /// So many timeouts in a row make a suspect: one is a slow request, two a slow moment.
 const SUSPICION_TIMEOUTS: u32 = 3;
+
+/// From here on silence is suspicious: one heartbeat in a thousand comes so late.
+const SUSPECT_PHI: f64 = 3.0;
+
+/// From here on silence is proof: one heartbeat in a hundred million comes so late.
+const DOWN_PHI: f64 = 8.0;
+
+/// Intervals that are remembered of a peer.
+const WINDOW: usize = 64;
+
+/// Intervals are never taken as steadier than this: a busy machine is late by as much without being ill. With heartbeats
+/// every second a peer is suspect after 2.6 s of silence and down after 3.8 s.
+const DEVIATION_MIN: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
@@ -121,7 +201,7 @@ mod tests {
             }
         }
         assert_eq!(liveness.opinion(&NODE, NOW), expected, "after {events}");
-        assert_eq!(liveness.reachable().contains(&NODE), expected != Opinion::Down, "after {events}");
+        assert_eq!(liveness.reachable(NOW).contains(&NODE), expected != Opinion::Down, "after {events}");
     }
 
     #[test]
@@ -150,5 +230,67 @@ mod tests {
     fn late_news_does_not_raise_the_lost() {
         check("clat", Opinion::Down);
         check("attt", Opinion::Down);
+    }
+
+    /// A peer with a heartbeat every second for so long.
+    fn beating(seconds: u64) -> Liveness {
+        let mut liveness = Liveness::new();
+        liveness.on_connected(NODE, Instant(0));
+        for second in 1..=seconds {
+            liveness.on_heartbeat(NODE, Instant(1_000 * second));
+        }
+        liveness
+    }
+
+    #[track_caller]
+    fn check_silence(liveness: &Liveness, from: u64, expected: [(u64, Opinion); 3]) {
+        for (silence, opinion) in expected {
+            assert_eq!(liveness.opinion(&NODE, Instant(from + silence)), opinion, "after {silence} ms of silence");
+        }
+    }
+
+    #[test]
+    fn silence_is_suspicious_first_and_proof_later() {
+        let expected = [(2_000, Opinion::Up), (3_000, Opinion::Suspect), (4_000, Opinion::Down)];
+        check_silence(&beating(10), 10_000, expected);
+        check_silence(&beating(200), 200_000, expected);
+        assert_eq!(beating(10).silent(Instant(14_000)), [NODE]);
+        assert_eq!(beating(10).silent(Instant(13_000)), []);
+    }
+
+    #[test]
+    fn a_peer_whose_heartbeats_are_irregular_is_given_more_time() {
+        let mut liveness = Liveness::new();
+        liveness.on_connected(NODE, Instant(0));
+        for round in 1..=20 {
+            liveness.on_heartbeat(NODE, Instant(4_000 * round));
+            liveness.on_heartbeat(NODE, Instant(4_000 * round + 500));
+        }
+        let expected = [(6_000, Opinion::Up), (8_000, Opinion::Suspect), (14_000, Opinion::Down)];
+        check_silence(&liveness, 80_500, expected);
+    }
+
+    #[test]
+    fn an_answer_is_a_sign_of_life_too() {
+        let mut liveness = beating(10);
+        liveness.on_answer(NODE, Instant(13_500));
+        assert_eq!(liveness.opinion(&NODE, Instant(14_500)), Opinion::Up);
+    }
+
+    #[test]
+    fn a_peer_without_heartbeats_is_judged_by_its_connection_alone() {
+        let mut liveness = Liveness::new();
+        liveness.on_connected(NODE, Instant(0));
+        liveness.on_heartbeat(NODE, Instant(10));
+        assert_eq!(liveness.opinion(&NODE, Instant(1_000_000)), Opinion::Up);
+    }
+
+    #[test]
+    fn whoever_stood_still_itself_blames_nobody() {
+        let mut liveness = beating(10);
+        assert_eq!(liveness.opinion(&NODE, Instant(70_000)), Opinion::Down);
+        liveness.on_own_pause(Instant(70_000));
+        assert_eq!(liveness.opinion(&NODE, Instant(70_000)), Opinion::Up);
+        assert_eq!(liveness.silent(Instant(75_000)), []);
     }
 }

@@ -80,6 +80,8 @@ pub enum Effect {
         /// Where it may be; may be empty when the shell knows better.
         addresses: Vec<String>,
     },
+    /// Close the connections to a node: nothing has come over them for so long that they must be dead.
+    Disconnect(NodeId),
     /// Connect to an address given at start.
     DialSeed(SeedIndex),
     /// Tell people.
@@ -127,6 +129,8 @@ pub enum News {
     },
     /// The last connection to a node is gone.
     Lost(NodeId),
+    /// A connected node gave its regular sign of life.
+    Heartbeat(NodeId),
     /// A dial failed.
     DialFailed(NodeId),
     /// A peer is a node (not a client) of this cluster.

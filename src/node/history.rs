@@ -106,6 +106,7 @@ impl Node {
     /// The first thing a node does: becomes a member, if it is not one already, or waits for whom to join.
     pub(super) fn begin(&mut self, now: Now) {
         self.alarms.set(Alarm::Reconcile, now.instant + self.config.reconcile_interval);
+        self.watch(now, now.instant);
         self.begin_dialling(now);
         match self.config.founding {
             Founding::After(window) if self.records.history.is_empty() => {

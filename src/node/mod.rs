@@ -27,7 +27,11 @@ use crate::{
     config::NodeConfig,
     digest::Digest,
     ident::NodeId,
-    membership::{change::Signer, liveness::Liveness, view::View},
+    membership::{
+        change::Signer,
+        liveness::{Liveness, Opinion},
+        view::View,
+    },
     node::{
         effect::{ClientId, Effect, Event, InboundId, News, OutboundId, Ticket},
         history::Records,
@@ -184,6 +188,11 @@ impl Node {
         self.records.history().digest()
     }
 
+    /// This node's private opinion of another.
+    pub fn opinion(&self, now: Now, node: &NodeId) -> Opinion {
+        self.liveness.opinion(node, now.instant)
+    }
+
     /// What has been counted so far.
     pub fn counters(&self) -> Counters {
         self.counters
@@ -246,6 +255,7 @@ impl Node {
         match news {
             News::Connected { node, seed } => self.on_connected(now, node, seed),
             News::Lost(node) => self.on_lost(now, node),
+            News::Heartbeat(node) => self.liveness.on_heartbeat(node, now.instant),
             News::DialFailed(node) => self.on_dial_failed(now, node),
             News::Identified(node) => self.on_identified(now, node),
             News::Discovered(seen) => self.on_discovered(seen),

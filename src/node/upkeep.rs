@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use rand_chacha::rand_core::Rng;
 
 use crate::{
-    clock::Now,
+    clock::{Instant, Now},
     ident::NodeId,
     limits::MEMBER_COUNT_MAX,
     membership::change::Summary,
@@ -16,6 +16,12 @@ use crate::{
     },
 };
 
+/// How often a node looks whether a peer has fallen silent.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A node that wakes so much later than it wanted has stood still itself.
+const OWN_PAUSE: Duration = Duration::from_secs(1);
+
 /// What a node wants to be woken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Alarm {
@@ -25,6 +31,8 @@ pub(super) enum Alarm {
     Operation(OpNumber),
     /// Compare histories with somebody.
     Reconcile,
+    /// Look whether anybody has fallen silent; when it was set.
+    Watch(Instant),
     /// Looked around long enough.
     Found,
     /// Waited long enough for another to found.
@@ -75,6 +83,7 @@ impl Node {
                 self.alarms.set(Alarm::Reconcile, now.instant + self.config.reconcile_interval);
                 self.reconcile_with_anyone(now);
             }
+            Alarm::Watch(set) => self.watch(now, set),
             Alarm::Found => self.on_found_alarm(now, false),
             Alarm::FoundAfterAll => self.on_found_alarm(now, true),
             Alarm::SayAgain => self.on_say_again(now),
@@ -91,6 +100,18 @@ impl Node {
         for node in members {
             self.dial_member(now, node);
         }
+    }
+
+    /// Gives up connections over which nothing has come for too long: a cut does not close them. Dialling begins anew when
+    /// they are reported lost.
+    pub(super) fn watch(&mut self, now: Now, set: Instant) {
+        if now.instant - set > WATCH_INTERVAL + OWN_PAUSE {
+            self.liveness.on_own_pause(now.instant);
+        }
+        for node in self.liveness.silent(now.instant) {
+            self.effects.push_back(Effect::Disconnect(node));
+        }
+        self.alarms.set(Alarm::Watch(now.instant), now.instant + WATCH_INTERVAL);
     }
 
     /// Dials a member that is not connected, and again after a pause that doubles, until it is.

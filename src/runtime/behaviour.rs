@@ -38,6 +38,9 @@ const CONNECTIONS_PER_PEER_MAX: u32 = 4;
 const CONNECTIONS_MAX: u32 = 2_048;
 const PENDING_CONNECTIONS_MAX: u32 = 256;
 
+/// How often peers give each other a sign of life.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What this program calls itself to peers; also what tells a node from a client.
 pub(crate) const NODE_AGENT: &str = concat!("quorate-node/", env!("CARGO_PKG_VERSION"));
 
@@ -90,7 +93,7 @@ pub(crate) fn build_swarm(keypair: &Keypair, config: &NetworkConfig) -> io::Resu
             },
         )
         .map_err(io::Error::other)?,
-        ping: ping::Behaviour::default(),
+        ping: ping::Behaviour::new(ping::Config::new().with_interval(HEARTBEAT_INTERVAL)),
         mdns: if config.mdns {
             let behaviour = mdns::Behaviour::new(peer_id, mdns::Config::default()).map_err(io::Error::other)?;
             Some(behaviour).into()

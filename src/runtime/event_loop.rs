@@ -198,6 +198,7 @@ impl EventLoop {
                     self.echoes.push_back(NetworkInput::News(News::DialFailed(node)));
                 }
             }
+            Effect::Disconnect(node) => self.translator.disconnect(&node),
             Effect::DialSeed(seed) => {
                 if let Some(notice) = self.translator.dial_seed(seed) {
                     self.notify(notice);

@@ -11,6 +11,7 @@ use libp2p::{
     Multiaddr, PeerId, Swarm,
     identity::Keypair,
     multiaddr::Protocol,
+    ping,
     swarm::{
         ConnectionId, DialError, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
@@ -212,6 +213,14 @@ impl Translator {
         }
     }
 
+    /// Closes the connections to a node; that they are lost is reported like any other loss.
+    pub(crate) fn disconnect(&mut self, node: &NodeId) {
+        if let Some(peer) = peer_id(node) {
+            // Fails only if there is none any more.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+    }
+
     /// Dials an address given at start. Returns what to tell people, if that failed at once in a new way.
     pub(crate) fn dial_seed(&mut self, seed: SeedIndex) -> Option<Notice> {
         let address = self.seeds.get(seed.0)?.clone();
@@ -326,6 +335,10 @@ impl Translator {
                 agent_version,
                 ..
             }) => self.on_identified(peer, &protocol_version, &agent_version),
+            BehaviourEvent::Ping(ping::Event { peer, result: Ok(_), .. }) => match node_id(&peer) {
+                Some(node) => NetworkInput::News(News::Heartbeat(node)),
+                None => NetworkInput::Nothing,
+            },
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => self.on_discovered(found),
             _ => NetworkInput::Nothing,
         }

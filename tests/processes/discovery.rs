@@ -92,3 +92,29 @@ fn two_that_founded_alone_become_one_cluster_when_the_cable_is_plugged_in() {
         assert_eq!(got["siblings"][0]["value"], value, "{got:#}");
     }
 }
+
+#[test]
+fn a_cable_that_is_pulled_is_noticed_and_the_others_go_on() {
+    let Some(network) = network(3) else { return };
+    let home = Home::new();
+    let mut nodes: Vec<Node> =
+        (0..3).map(|index| home.spawn(&network.place(index), &format!("node-{index}"), &[])).collect();
+    for node in &mut nodes {
+        node.wait_ready();
+    }
+    home.wait_up(&nodes[0], 3);
+    let pulled = Instant::now();
+    // No connection is closed by this: only silence tells.
+    network.set_cable(2, "down");
+    home.wait_up(&nodes[0], 2);
+    eprintln!("noticed {:.1?} after the cable was pulled", pulled.elapsed());
+    let stored = home.ask(&nodes[0], &["put", "k", "v"]).expect(0, &[]).json();
+    assert_eq!((&stored["acks"], &stored["degraded"]), (&2.into(), &true.into()), "{stored:#}");
+    let plugged = Instant::now();
+    network.set_cable(2, "up");
+    home.wait_up(&nodes[0], 3);
+    home.wait_up(&nodes[2], 3);
+    eprintln!("all see all {:.1?} after it was plugged in again", plugged.elapsed());
+    let got = home.ask(&nodes[2], &["get", "k", "--r", "all"]).expect(0, &[]).json();
+    assert_eq!(got["siblings"][0]["value"], "v", "{got:#}");
+}

@@ -8,14 +8,33 @@ use quorate::{
 use crate::cluster::{Cause, Cluster, Happening, Outcome, ReturnAddress};
 
 impl Cluster {
-    /// Cuts one direction. Each side notices on its own, after a while.
+    /// Cuts one direction. Some cuts are reported to either side after a while; the others are only silence.
     pub(crate) fn cut(&mut self, from: usize, to: usize) {
         self.network.cut(from, to);
+        if self.dice.permille(500) {
+            return;
+        }
         for (node, peer) in [(from, to), (to, from)] {
             if let Some((_, generation)) = self.network.believed(node, peer) {
                 let delay_ms = self.dice.between(300, 3_000);
                 self.later(delay_ms, Happening::Lost { node, peer, generation, cause: Cause::Cut });
             }
+        }
+    }
+
+    /// Cuts both directions, and nobody is told.
+    pub(crate) fn cut_silently(&mut self, one: usize, other: usize) {
+        self.network.cut(one, other);
+        self.network.cut(other, one);
+    }
+
+    /// `index` closes its connection; the peer learns of it if anything still gets through.
+    pub(crate) fn disconnect(&mut self, index: usize, peer: usize) {
+        let Some((_, generation)) = self.network.believed(index, peer) else { return };
+        self.later(1, Happening::Lost { node: index, peer, generation, cause: Cause::Crash });
+        if self.network.is_open(index, peer) && self.network.believed(peer, index).is_some() {
+            let delay_ms = self.dice.between(1, 30);
+            self.later(delay_ms, Happening::Lost { node: peer, peer: index, generation, cause: Cause::Crash });
         }
     }
 
@@ -50,7 +69,8 @@ impl Cluster {
         }
         let (here, there) = (self.machines[from].id, self.machines[to].id);
         let is_open = self.network.is_open(from, to) && self.network.is_open(to, from);
-        if !self.is_up(to) || !is_open {
+        let is_awake = self.machines[to].paused_until_ms <= self.now_ms;
+        if !self.is_up(to) || !is_open || !is_awake {
             if seed.is_none() {
                 self.input(from, |node, now| node.handle_news(now, News::DialFailed(there)));
             }
@@ -95,10 +115,17 @@ impl Cluster {
         self.input(to, |node, now| node.handle_request(now, asker, inbound, request));
     }
 
-    /// Nodes of one network find each other again and again.
+    /// Nodes of one network find each other again and again, and those that are connected feel each other's pulse.
     pub(crate) fn look_around(&mut self) {
         for node in 0..self.machines.len() {
             for peer in 0..self.machines.len() {
+                let is_open = self.network.is_open(node, peer) && self.network.is_open(peer, node);
+                let life = self.network.believed(node, peer).map(|(life, _)| life);
+                let is_awake = [node, peer].iter().all(|index| self.machines[*index].paused_until_ms <= self.now_ms);
+                if is_open && is_awake && life.is_some_and(|life| self.lives(peer, life)) {
+                    let news = News::Heartbeat(self.machines[peer].id);
+                    self.input(node, |node, now| node.handle_news(now, news));
+                }
                 let is_seen = self.is_up(peer) && self.network.is_open(peer, node);
                 if node != peer && is_seen && self.network.believed(node, peer).is_none() && self.has_mdns(node, peer) {
                     let news = News::Discovered(vec![(self.machines[peer].id, Vec::new())]);

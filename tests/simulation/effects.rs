@@ -75,6 +75,11 @@ impl Cluster {
                     self.dial(index, peer, None);
                 }
             }
+            Effect::Disconnect(node) => {
+                if let Some(peer) = self.indices.get(&node).copied() {
+                    self.disconnect(index, peer);
+                }
+            }
             Effect::DialSeed(seed) => {
                 if let Some(peer) = self.machines[index].seeds.get(seed.0).copied() {
                     self.dial(index, peer, Some(seed));

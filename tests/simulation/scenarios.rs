@@ -3,7 +3,7 @@
 use quorate::{
     config::Founding,
     ident::{Key, OpId, Value},
-    membership::change::Parameters,
+    membership::{change::Parameters, liveness::Opinion},
     node::effect::Event,
     ring::token::PartitionCount,
     store::StoreError,
@@ -282,6 +282,40 @@ fn a_node_that_hears_but_is_not_heard_costs_the_others_nothing() {
     assert!(failure.maybe_stored(), "its words did not arrive, but it cannot know: {failure:?}");
     cluster.heal();
     assert_eq!(values(&cluster.get(0, "k", Consistency::All)), ["v", "w"]);
+}
+
+#[test]
+fn a_cut_that_nobody_reports_is_noticed_by_its_silence() {
+    let mut cluster = Cluster::settled(21, 3, 3);
+    cluster.run_for(3_000);
+    cluster.cut_silently(0, 2);
+    cluster.run_until(6_000, "0 gives 2 up", |cluster| !sees(cluster, 0, 2) && !sees(cluster, 2, 0));
+    assert!(sees(&cluster, 1, 2) && sees(&cluster, 1, 0), "what others see is their own affair");
+    cluster.heal();
+    cluster.run_until(10_000, "they find each other again", |cluster| sees(cluster, 0, 2) && sees(cluster, 2, 0));
+}
+
+#[test]
+fn a_computer_that_stood_still_blames_nobody() {
+    let mut cluster = Cluster::settled(22, 3, 3);
+    cluster.run_for(3_000);
+    // One by one, so that nobody else has given it up meanwhile and closed the connection.
+    cluster.machines[2].paused_until_ms = cluster.now_ms + 2_000;
+    cluster.run_for(2_010);
+    assert!(sees(&cluster, 2, 0) && sees(&cluster, 2, 1) && sees(&cluster, 0, 2));
+
+    cluster.machines[2].paused_until_ms = cluster.now_ms + 60_000;
+    cluster.run_for(10_000);
+    assert!(!sees(&cluster, 0, 2) && sees(&cluster, 0, 1), "whoever is silent is given up");
+    cluster.run_for(52_000);
+    cluster
+        .run_until(10_000, "it is back", |cluster| sees(cluster, 0, 2) && sees(cluster, 2, 0) && sees(cluster, 2, 1));
+}
+
+/// Whether `node` takes `peer` for reachable.
+fn sees(cluster: &Cluster, node: usize, peer: usize) -> bool {
+    let now = cluster.machines[node].now(cluster.now_ms);
+    cluster.node(node).is_some_and(|node| node.opinion(now, &cluster.machines[peer].id) != Opinion::Down)
 }
 
 #[test]
