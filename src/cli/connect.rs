@@ -6,7 +6,11 @@
 use libp2p::{Multiaddr, pnet::PreSharedKey};
 
 use crate::{
-    cli::{error::CliError, settings::Settings, text::to_word},
+    cli::{
+        error::{CliError, Exit},
+        settings::Settings,
+        text::to_word,
+    },
     client::{Client, ClientConfig, ClientError},
     ident::Name,
     runtime::{
@@ -79,6 +83,15 @@ impl Session {
     /// `error`, with whom it concerns.
     pub(crate) fn explain(&self, error: ClientError) -> CliError {
         CliError::Client { error, tried: self.tried.clone() }
+    }
+
+    /// The same of a read that a write begins with; `way_out` says how to write without it.
+    pub(crate) fn explain_read_first(&self, error: ClientError, way_out: &'static str) -> CliError {
+        let read = self.explain(error);
+        match read.exit() {
+            Exit::NoQuorum => CliError::ReadFirst { read: Box::new(read), way_out },
+            _ => read,
+        }
     }
 }
 
