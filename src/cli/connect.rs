@@ -54,7 +54,7 @@ impl Target {
             () => match running_here(settings, registry) {
                 Some(entry) => Found::Running(entry),
                 None if settings.mdns => Found::Network,
-                None => return Err(nothing_runs_here()),
+                None => return Err(nothing_runs_here(settings)),
             },
         };
         found.into_target(settings)
@@ -148,9 +148,11 @@ fn nothing_runs_on(settings: &Settings) -> CliError {
     CliError::NoNode { detail }
 }
 
-fn nothing_runs_here() -> CliError {
-    let detail = "no node runs here, and mdns is off; start one with `quorate start`, or name one with --node";
-    CliError::NoNode { detail: detail.to_owned() }
+fn nothing_runs_here(settings: &Settings) -> CliError {
+    let of_cluster =
+        if settings.is_given("cluster") { format!(" of cluster `{}`", settings.cluster) } else { String::new() };
+    let way_out = "and mdns is off; start one with `quorate start`, or name one with --node";
+    CliError::NoNode { detail: format!("no node{of_cluster} runs here, {way_out}") }
 }
 
 #[cfg(test)]
@@ -241,5 +243,6 @@ mod tests {
         assert!(taken(&[("cluster", "other")]).mdns);
         let error = choose(dir.path(), &[("cluster", "other"), ("mdns", "false")]).err().unwrap();
         assert_eq!(error.exit().code(), 7);
+        assert!(error.to_string().contains("no node of cluster `other` runs here"), "{error}");
     }
 }
