@@ -87,3 +87,8 @@ pub mod runtime;
 pub mod client;
 #[cfg(feature = "node")]
 pub mod cli;
+
+/// The code in the README is compiled with the tests of the documentation.
+#[cfg(all(doctest, feature = "node"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -21,7 +21,7 @@ use crate::{
         connect::{Session, Target},
         error::CliError,
         output::{Answer, Terminal},
-        text::{new_key, new_value},
+        text::{new_key, new_value, parse_count},
     },
     client::{Client, Write},
     ident::{Key, Value},
@@ -34,22 +34,22 @@ use crate::{
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
     /// Clients that ask at once.
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    #[arg(long, value_name = "COUNT", default_value_t = 16, value_parser = |text: &str| parse_count::<u32>(text, 1, 4_096))]
     pub clients: u32,
-    /// How long.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    /// How long to measure.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = |text: &str| parse_count::<u64>(text, 1, 86_400))]
     pub seconds: u64,
     /// Bytes of a value.
-    #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(0..=VALUE_LIMIT_BYTES as i64))]
+    #[arg(long, default_value_t = 1_024, value_name = "BYTES", value_parser = |text: &str| parse_count::<u32>(text, 0, VALUE_LIMIT_BYTES as u32))]
     pub value_size: u32,
     /// Shares of puts and gets in percent.
-    #[arg(long, default_value = "50:50", value_parser = parse_mix)]
+    #[arg(long, value_name = "PUTS:GETS", default_value = "50:50", value_parser = parse_mix)]
     pub mix: Mix,
     /// How many different keys.
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = |text: &str| parse_count::<u32>(text, 1, 100_000_000))]
     pub keys: u32,
     /// Peers that the clients share; by default one for each client, at most 4.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, value_name = "COUNT", value_parser = |text: &str| parse_count::<u32>(text, 1, 64))]
     pub connections: Option<u32>,
 }
 

@@ -6,7 +6,11 @@
 use libp2p::{Multiaddr, pnet::PreSharedKey};
 
 use crate::{
-    cli::{error::CliError, settings::Settings},
+    cli::{
+        error::{CliError, Exit},
+        settings::Settings,
+        text::to_word,
+    },
     client::{Client, ClientConfig, ClientError},
     ident::Name,
     runtime::{
@@ -50,7 +54,7 @@ impl Target {
             () => match running_here(settings, registry) {
                 Some(entry) => Found::Running(entry),
                 None if settings.mdns => Found::Network,
-                None => return Err(nothing_runs_here()),
+                None => return Err(nothing_runs_here(settings)),
             },
         };
         found.into_target(settings)
@@ -80,6 +84,15 @@ impl Session {
     pub(crate) fn explain(&self, error: ClientError) -> CliError {
         CliError::Client { error, tried: self.tried.clone() }
     }
+
+    /// The same of a read that a write begins with; `way_out` says how to write without it.
+    pub(crate) fn explain_read_first(&self, error: ClientError, way_out: &'static str) -> CliError {
+        let read = self.explain(error);
+        match read.exit() {
+            Exit::NoQuorum => CliError::ReadFirst { read: Box::new(read), way_out },
+            _ => read,
+        }
+    }
 }
 
 enum Found {
@@ -95,16 +108,15 @@ impl Found {
             if !settings.is_given("cluster") {
                 cluster = entry.cluster.clone();
             }
-            let its_key = entry.data_dir.join("swarm.key");
             if !settings.is_given("swarm_key") {
-                key_path = its_key.exists().then_some(its_key);
+                key_path = entry.swarm_key.clone();
             }
         }
         let swarm_key = key_path.as_deref().map(swarm_key::load).transpose()?;
         let (nodes, tried, mdns) = match self {
             Found::Named(nodes) => (nodes.clone(), list(&nodes), false),
             Found::Running(entry) => {
-                let tried = format!("{} of {}, at {}", entry.peer_id, entry.data_dir.display(), list(&entry.addresses));
+                let tried = format!("the node on {}", entry.data_dir.display());
                 (entry.addresses, tried, false)
             }
             Found::Network => (Vec::new(), format!("mDNS, for a node of cluster `{cluster}`"), true),
@@ -129,20 +141,23 @@ fn list(addresses: &[Multiaddr]) -> String {
 fn nothing_runs_on(settings: &Settings) -> CliError {
     let dir = settings.data_dir.display();
     let detail = format!(
-        "no node runs on {dir} (data_dir, {}); start it with `quorate start --data-dir {dir}`, or name another with --node",
-        settings.origin("data_dir").map_or_else(String::new, ToString::to_string)
+        "no node runs on {dir} (data_dir, {}); start it with `quorate start --data-dir {}`, or name another with --node",
+        settings.origin("data_dir").map_or_else(String::new, ToString::to_string),
+        to_word(&dir.to_string()),
     );
     CliError::NoNode { detail }
 }
 
-fn nothing_runs_here() -> CliError {
-    let detail = "no node runs here, and mdns is off; start one with `quorate start`, or name one with --node";
-    CliError::NoNode { detail: detail.to_owned() }
+fn nothing_runs_here(settings: &Settings) -> CliError {
+    let of_cluster =
+        if settings.is_given("cluster") { format!(" of cluster `{}`", settings.cluster) } else { String::new() };
+    let way_out = "and mdns is off; start one with `quorate start`, or name one with --node";
+    CliError::NoNode { detail: format!("no node{of_cluster} runs here, {way_out}") }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     use libp2p::PeerId;
 
@@ -164,11 +179,16 @@ mod tests {
 
     /// Lists a node of `cluster` as running on `dir`.
     fn run_here(dir: &Path, cluster: &str) -> Entry {
+        run_with_key(dir, cluster, None)
+    }
+
+    fn run_with_key(dir: &Path, cluster: &str, swarm_key: Option<PathBuf>) -> Entry {
         let entry = Entry {
             peer_id: PeerId::random(),
             cluster: Name::new(cluster).unwrap(),
             pid: std::process::id(),
             data_dir: dir.to_owned(),
+            swarm_key,
             addresses: vec![format!("/ip4/127.0.0.1/tcp/{}", cluster.len()).parse().unwrap()],
         };
         registry(dir).register(&entry).unwrap();
@@ -199,9 +219,10 @@ mod tests {
     fn the_node_of_a_data_directory_brings_its_cluster_and_its_key() {
         let dir = tempfile::tempdir().unwrap();
         let data_dir = ("data_dir", dir.path().to_str().unwrap());
-        let entry = run_here(dir.path(), "prod");
+        let key_path = dir.path().join("elsewhere.key");
+        let entry = run_with_key(dir.path(), "prod", Some(key_path.clone()));
         let key = swarm_key::generate();
-        std::fs::write(dir.path().join("swarm.key"), key.to_key_file()).unwrap();
+        std::fs::write(key_path, key.to_key_file()).unwrap();
 
         let target = choose(dir.path(), &[data_dir]).unwrap();
         assert_eq!((target.cluster.as_str(), target.nodes), ("prod", entry.addresses));
@@ -222,5 +243,6 @@ mod tests {
         assert!(taken(&[("cluster", "other")]).mdns);
         let error = choose(dir.path(), &[("cluster", "other"), ("mdns", "false")]).err().unwrap();
         assert_eq!(error.exit().code(), 7);
+        assert!(error.to_string().contains("no node of cluster `other` runs here"), "{error}");
     }
 }

@@ -54,7 +54,8 @@ pub(crate) async fn run(session: &Session, request: DeleteRequest) -> Result<Ans
     let context = match context {
         Some(context) => context,
         None => {
-            let found = session.client.get(&key, Consistency::Quorum).await.map_err(|error| session.explain(error))?;
+            let found = session.client.get(&key, Consistency::Quorum).await;
+            let found = found.map_err(|error| session.explain_read_first(error, WITHOUT_READING))?;
             if found.siblings.is_empty() {
                 return Ok(nothing_there(&name, &found.context, found.degraded));
             }
@@ -64,6 +65,9 @@ pub(crate) async fn run(session: &Session, request: DeleteRequest) -> Result<Ans
     let stored = session.client.delete(&key, context, w).await.map_err(|error| session.explain(error))?;
     Ok(stored_answer(&stored, &format!("removed {name}")))
 }
+
+/// What to do when the key cannot be read first.
+const WITHOUT_READING: &str = "--context removes without reading what an earlier read has seen";
 
 /// The key is as its owner wants it, yet nobody has stored anything: not found, in the form of a write.
 fn nothing_there(name: &str, context: &Context, degraded: bool) -> Answer {

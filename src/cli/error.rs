@@ -9,7 +9,10 @@ use serde_json::{Value as Json, json};
 use thiserror::Error;
 
 use crate::{
-    cli::settings::SettingsError, client::ClientError, runtime::swarm_key::SwarmKeyError, wire::client::Failure,
+    cli::{settings::SettingsError, text::counted},
+    client::ClientError,
+    runtime::swarm_key::SwarmKeyError,
+    wire::client::Failure,
 };
 
 /// How a command ended, as the exit code of the process tells it.
@@ -98,6 +101,14 @@ pub enum CliError {
         /// Which node was tried.
         tried: String,
     },
+    /// A write without a context reads first, and the quorum of that was not met. Nothing was stored.
+    #[error("the key must be read before it is written, and cannot be: {read}; {way_out}")]
+    ReadFirst {
+        /// Why not.
+        read: Box<CliError>,
+        /// How to do without.
+        way_out: &'static str,
+    },
     /// A file, or the standard input or output, failed.
     #[error("{subject}: {source}")]
     Io {
@@ -106,8 +117,9 @@ pub enum CliError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// A line of the input cannot be understood, or could not be carried out. Earlier lines were, no later one was.
-    #[error("line {line}: {reason}; {stored} lines before it were stored, nothing after it was started")]
+    /// A line of the input cannot be understood, or could not be carried out. What was under way was waited for; nothing was
+    /// begun after it.
+    #[error("line {line}: {reason}; stored {} in all, then began no more", counted(*stored, "line"))]
     Line {
         /// Its number, from one.
         line: u64,
@@ -153,6 +165,7 @@ impl CliError {
             CliError::InvalidContext { .. } => "invalid_context",
             CliError::NoNode { .. } => "unreachable",
             CliError::Client { error, .. } => client_word(error),
+            CliError::ReadFirst { read, .. } => read.word(),
             CliError::Io { .. } => "io",
             CliError::Line { reason, .. } => match reason.word() {
                 "usage" => "invalid_line",
@@ -171,6 +184,7 @@ impl CliError {
             CliError::TooLarge { .. } | CliError::InvalidContext { .. } => Exit::Refused,
             CliError::NoNode { .. } => Exit::Unreachable,
             CliError::Client { error, .. } => client_exit(error),
+            CliError::ReadFirst { read, .. } => read.exit(),
             CliError::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => Exit::Closed,
             CliError::Io { .. } | CliError::Node { .. } | CliError::Missing { .. } | CliError::History { .. } => {
                 Exit::Failed
@@ -244,7 +258,9 @@ fn client_exit(error: &ClientError) -> Exit {
 fn advice(error: &ClientError) -> &'static str {
     match error {
         ClientError::Failed(failure) => match failure {
-            Failure::QuorumNotMet { .. } => "; see `quorate status` for who is away, or ask fewer with --r or --w",
+            Failure::QuorumNotMet { .. } => {
+                "; see `quorate status` for who is away; fewer are asked with `get --r one` or `put --w one`"
+            }
             Failure::TimedOut { .. } => "; see `quorate status`; repeating it is safe",
             Failure::Overloaded { .. } => "; try again in a moment",
             Failure::Unavailable { .. } => "; try again in a moment, or ask another node with --node",
@@ -296,6 +312,15 @@ mod tests {
         check(&CliError::NoNode { detail: detail() }, "unreachable", 7, false);
         check(&CliError::Usage { detail: detail() }, "usage", 2, false);
         check(&CliError::TooLarge { detail: detail() }, "too_large", 6, false);
+    }
+
+    #[test]
+    fn a_write_that_cannot_read_first_says_so_and_how_to_do_without() {
+        let read = failed(Failure::QuorumNotMet { acks: 1, needed: 2, maybe_stored: false });
+        let error = CliError::ReadFirst { read: Box::new(read), way_out: "--create stores without reading" };
+        check(&error, "quorum_not_met", 5, false);
+        let text = error.to_string();
+        assert!(text.starts_with("the key must be read before") && text.ends_with("without reading"), "{text}");
     }
 
     #[test]

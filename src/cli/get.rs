@@ -13,7 +13,7 @@ use crate::{
         connect::Session,
         error::{CliError, Exit},
         output::{Answer, Text},
-        text::{add_bytes, clock_json, context_text, key_of, parse_consistency, printable, time_text},
+        text::{add_bytes, clock_json, context_text, key_of, parse_consistency, printable, time_text, to_word},
     },
     ident::Key,
     wire::client::{Consistency, Found, FoundSibling},
@@ -75,17 +75,16 @@ fn several_text(key: &Key, siblings: &[FoundSibling], found: &Found) -> Vec<u8> 
         text.extend_from_slice(sibling.value.as_bytes());
         text.push(b'\n');
     }
-    let (key, context) = (to_word(key), context_text(&found.context));
+    let (key, context) = (key_word(key), context_text(&found.context));
     let foot = format!("--- to replace them all: quorate put {key} VALUE --context {context}\n");
     text.extend_from_slice(foot.as_bytes());
     text
 }
 
 /// The key as a word of a command line; one that cannot be typed stays for the reader to fill in.
-fn to_word(key: &Key) -> String {
+fn key_word(key: &Key) -> String {
     let name = printable(key.as_bytes());
-    let word = shlex::try_quote(&name).ok().filter(|_| name.as_bytes() == key.as_bytes());
-    word.map_or_else(|| "KEY".to_owned(), |word| word.into_owned())
+    if name.as_bytes() == key.as_bytes() { to_word(&name) } else { "KEY".to_owned() }
 }
 
 fn found_json(found: &Found) -> Json {

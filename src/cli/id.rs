@@ -21,7 +21,8 @@ pub(crate) fn run(settings: &Settings) -> Result<Answer, CliError> {
     }
     let keypair = identity::load_or_create(&path).map_err(|error| CliError::Node { detail: error.to_string() })?;
     let peer = keypair.public().to_peer_id().to_string();
-    let json = json!({ "peer_id": peer, "data_dir": settings.data_dir.to_string_lossy() });
+    let data_dir = std::path::absolute(&settings.data_dir).unwrap_or_else(|_| settings.data_dir.clone());
+    let json = json!({ "peer_id": peer, "data_dir": data_dir.to_string_lossy() });
     Ok(Answer::one(json, Text::Lines(peer)))
 }
 

@@ -23,7 +23,7 @@ use crate::{
         lines,
         output::{Answer, Text},
         put::{self, PutRequest, Replaces},
-        text::{counted, new_key, new_value, take_bytes},
+        text::{counted, json_error_text, new_key, new_value, take_bytes},
     },
     ident::{Key, Value},
     wire::client::Consistency,
@@ -96,6 +96,9 @@ impl<'a> Import<'a> {
                         self.start(std::mem::take(&mut group)).await;
                     }
                     group.push((number, line));
+                    if is_whole(&group) {
+                        self.start(std::mem::take(&mut group)).await;
+                    }
                 }
                 Err(error) => self.note_failure(number, error),
             }
@@ -167,6 +170,11 @@ fn belongs(group: &[(u64, Line)], line: &Line) -> bool {
     })
 }
 
+/// Whether no further line can belong to `group`: it need not wait for the next one.
+fn is_whole(group: &[(u64, Line)]) -> bool {
+    group.first().is_some_and(|(_, first)| group.len() as u64 >= first.siblings)
+}
+
 /// The line and its length with the break; nothing for a blank one.
 fn understand(read: io::Result<Vec<u8>>) -> Result<Option<(Line, u64)>, CliError> {
     let bytes = read.map_err(CliError::io("the input"))?;
@@ -178,7 +186,8 @@ fn understand(read: io::Result<Vec<u8>>) -> Result<Option<(Line, u64)>, CliError
 
 fn parse(bytes: &[u8]) -> Result<Line, CliError> {
     let usage = |detail: String| CliError::Usage { detail };
-    let json: Json = serde_json::from_slice(bytes).map_err(|error| usage(format!("not JSON: {error}")))?;
+    let json: Json =
+        serde_json::from_slice(bytes).map_err(|error| usage(format!("not JSON: {}", json_error_text(&error))))?;
     let Json::Object(mut object) = json else {
         return Err(usage("not an object {\"key\",\"value\"}".to_owned()));
     };
@@ -208,7 +217,11 @@ fn open(path: &PathBuf) -> Result<Opened, CliError> {
     }
     let failed = |source| CliError::Io { subject: path.display().to_string(), source };
     let file = fs::File::open(path).map_err(failed)?;
-    let size_bytes = file.metadata().map_err(failed)?.len();
+    let metadata = file.metadata().map_err(failed)?;
+    if metadata.is_dir() {
+        return Err(failed(io::ErrorKind::IsADirectory.into()));
+    }
+    let size_bytes = metadata.len();
     Ok((lines::read(io::BufReader::new(file)), Some(size_bytes)))
 }
 
@@ -253,6 +266,15 @@ mod tests {
             let error = parse(text.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_line_waits_for_the_next_only_when_that_may_be_its_sibling() {
+        let single = line(r#"{"key":"a","value":"b"}"#);
+        let pair = line(r#"{"key":"a","value":"b","siblings":2}"#);
+        assert!(is_whole(&[(1, single)]));
+        assert!(!is_whole(&[(1, pair.clone())]));
+        assert!(is_whole(&[(1, pair.clone()), (2, pair)]));
     }
 
     #[test]

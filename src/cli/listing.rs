@@ -3,6 +3,8 @@
 //! It stays listed until this value is dropped; if the process is killed, readers of the list see that it is gone. A
 //! node that cannot be listed serves all the same.
 
+use std::path::Path;
+
 use libp2p::{Multiaddr, PeerId};
 
 use crate::{
@@ -19,11 +21,13 @@ pub(crate) struct Listing {
 impl Listing {
     /// Nothing is listed before the addresses are known.
     pub(crate) fn new(settings: &Settings, peer_id: PeerId) -> Listing {
-        let data_dir = std::path::absolute(&settings.data_dir).unwrap_or_else(|_| settings.data_dir.clone());
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let data_dir = absolute(&settings.data_dir);
+        let swarm_key = settings.swarm_key.as_deref().map(absolute);
         let (cluster, pid) = (settings.cluster.clone(), std::process::id());
         Listing {
             registry: Registry::of_user(),
-            entry: Entry { peer_id, cluster, pid, data_dir, addresses: Vec::new() },
+            entry: Entry { peer_id, cluster, pid, data_dir, swarm_key, addresses: Vec::new() },
         }
     }
 

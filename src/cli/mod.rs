@@ -67,9 +67,10 @@ pub struct Cli {
 
 /// What every command takes.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 struct Common {
-    /// For people or for programs.
-    #[arg(short, long, global = true, value_enum, default_value_t)]
+    /// table for people, json for programs.
+    #[arg(short, long, global = true, value_name = "FORMAT", value_enum, default_value_t, hide_possible_values = true)]
     output: Format,
     /// The node to ask, for example /ip4/192.168.1.7/tcp/4001; several where the first may be away.
     #[arg(
@@ -81,10 +82,10 @@ struct Common {
         value_parser = settings_values::parse_address
     )]
     node: Vec<Multiaddr>,
-    /// The settings file, TOML.
+    /// The settings file, TOML; its keys are those of `quorate config show`.
     #[arg(long, global = true, value_name = "FILE", env = "QUORATE_CONFIG")]
     config: Option<PathBuf>,
-    /// The node's data; for other commands: ask the node that runs on it.
+    /// Where a node keeps its data; other commands than start ask the node that runs on it.
     #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<String>,
     /// The cluster's name.
@@ -93,7 +94,7 @@ struct Common {
     /// The file with the cluster's key; see keygen.
     #[arg(long, global = true, value_name = "FILE")]
     swarm_key: Option<String>,
-    /// Leave the local network alone.
+    /// Neither look for nodes on the local network nor be found there.
     #[arg(long, global = true)]
     no_mdns: bool,
 }

@@ -133,13 +133,17 @@ pub(crate) async fn put(session: &Session, request: PutRequest) -> Result<Stored
         Replaces::Seen(context) => Some(context),
         Replaces::Nothing => None,
         Replaces::Everything => {
-            let found = client.get(&request.key, Consistency::Quorum).await.map_err(|error| session.explain(error))?;
+            let found = client.get(&request.key, Consistency::Quorum).await;
+            let found = found.map_err(|error| session.explain_read_first(error, WITHOUT_READING))?;
             (!found.siblings.is_empty()).then_some(found.context)
         }
     };
     let write = Write { context, w: request.w, ttl: request.ttl };
     client.put(&request.key, request.value, write).await.map_err(|error| session.explain(error))
 }
+
+/// What to do when the key cannot be read first.
+const WITHOUT_READING: &str = "--create stores without reading, beside what is there";
 
 /// What a write that succeeded answers.
 pub(crate) fn stored_answer(stored: &Stored, verb: &str) -> Answer {

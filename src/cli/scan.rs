@@ -22,7 +22,7 @@ pub struct ScanArgs {
     #[arg(default_value = "")]
     pub prefix: OsString,
     /// Most keys to list.
-    #[arg(long)]
+    #[arg(long, value_name = "COUNT", value_parser = parse_limit)]
     pub limit: Option<usize>,
 }
 
@@ -35,6 +35,11 @@ pub(crate) async fn run(session: &Session, args: ScanArgs) -> Result<Answer, Cli
 fn answer(keys: &[Key]) -> Answer {
     let text = keys.iter().map(|key| printable(key.as_bytes())).collect::<Vec<_>>().join("\n");
     Answer::many(keys.iter().map(|key| Json::Object(key_json(key))).collect(), Text::Lines(text))
+}
+
+fn parse_limit(text: &str) -> Result<usize, String> {
+    let limit = text.parse().ok().filter(|&limit| limit > 0);
+    limit.ok_or_else(|| "it must be a whole number, at least 1".to_owned())
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use libp2p::{Multiaddr, PeerId};
 
 use crate::{
     ident::{IdentError, Name},
-    limits::{NAME_LIMIT_BYTES, REPLICA_COUNT_MAX, WEIGHT_MAX},
-    ring::token::{PartitionCount, PartitionCountError},
+    limits::{NAME_LIMIT_BYTES, PARTITION_COUNT_MAX, REPLICA_COUNT_MAX, WEIGHT_MAX},
+    ring::token::PartitionCount,
     store::lmdb::Durability,
 };
 
@@ -31,8 +31,8 @@ pub(crate) fn parse_replicas(text: &str) -> Result<u8, String> {
 }
 
 pub(crate) fn parse_partitions(text: &str) -> Result<PartitionCount, String> {
-    let count = text.parse().map_err(|_| "it must be a power of two".to_owned())?;
-    PartitionCount::new(count).map_err(|error: PartitionCountError| error.to_string())
+    let rule = || format!("it must be a power of two from 1 to {PARTITION_COUNT_MAX}");
+    text.parse().ok().and_then(|count| PartitionCount::new(count).ok()).ok_or_else(rule)
 }
 
 pub(crate) fn parse_durability(text: &str) -> Result<Durability, String> {
@@ -51,6 +51,9 @@ pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
 
 pub(crate) fn parse_address(text: &str) -> Result<Multiaddr, String> {
     let rule = "an address is /ip4/…, /ip6/… or /dns/…, then /tcp/… (for example /ip4/192.168.1.7/tcp/4001)";
+    if text.is_empty() {
+        return Err(format!("it is empty; {rule}"));
+    }
     text.parse().map_err(|error| format!("`{text}` will not do: {error}; {rule}"))
 }
 

@@ -35,7 +35,13 @@ pub(crate) async fn run(session: &Session, settings: &Settings, terminal: Termin
 
 /// A line of words.
 #[derive(Debug, Parser)]
-#[command(name = "", no_binary_name = true, disable_version_flag = true)]
+#[command(
+    name = "",
+    no_binary_name = true,
+    disable_version_flag = true,
+    override_usage = "COMMAND [OPTIONS] …",
+    about = "The commands of the shell. Words are quoted as in a shell; `COMMAND --help` says more, `exit` or Ctrl-D ends"
+)]
 pub(crate) struct Words {
     #[command(subcommand)]
     pub(crate) command: ClientCommand,

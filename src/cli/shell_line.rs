@@ -10,7 +10,7 @@ use crate::cli::{
     ClientCommand,
     error::CliError,
     shell::Words,
-    text::{os_string, take_bytes},
+    text::{json_error_text, os_string, take_bytes},
 };
 
 /// A line that was read: what to do, or why it cannot be understood.
@@ -28,7 +28,9 @@ pub(crate) fn parse(line: &[u8]) -> Order {
                 let id = object.remove("id").filter(|id| !id.is_null());
                 Order { id, command: from_object(object) }
             }
-            Err(error) => Order { id: None, command: Err(usage(format!("not a JSON object: {error}"))) },
+            Err(error) => {
+                Order { id: None, command: Err(usage(format!("not a JSON object: {}", json_error_text(&error)))) }
+            }
         };
     }
     Order { id: None, command: from_words(trimmed) }
@@ -47,7 +49,7 @@ pub(crate) fn with_id(json: Json, id: Option<Json>) -> Json {
 
 fn from_words(line: &[u8]) -> Result<ClientCommand, CliError> {
     let text = str::from_utf8(line).map_err(|_| usage("the line is not UTF-8".to_owned()))?;
-    let words = shlex::split(text).ok_or_else(|| usage("a quotation is not closed".to_owned()))?;
+    let words = shlex::split(text).ok_or_else(|| usage("a quotation mark is not closed".to_owned()))?;
     from_arguments(words.into_iter().map(|word| os_string(word.into_bytes())).collect())
 }
 

@@ -22,7 +22,7 @@ use crate::{
         listing::Listing,
         output::{Format, Terminal},
         settings::{Raw, Settings},
-        text::peer_text,
+        text::{peer_text, to_word},
     },
     config::{Founding, NodeConfig},
     membership::change::{Parameters, Profile},
@@ -307,8 +307,11 @@ impl Announcer {
         let mut lines: Vec<String> = addresses.iter().map(|address| format!("address   {address}")).collect();
         lines.push("it serves".to_owned());
         if let Some(address) = best_address(addresses) {
-            let cluster =
-                if self.cluster == "quorate" { String::new() } else { format!(" --cluster {}", self.cluster) };
+            let cluster = if self.cluster == "quorate" {
+                String::new()
+            } else {
+                format!(" --cluster {}", to_word(&self.cluster))
+            };
             let key = if self.is_open { "" } else { " --swarm-key swarm.key" };
             lines.push(format!("on the next machine:\n  quorate start --join {address}{cluster}{key}"));
         }

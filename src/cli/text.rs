@@ -5,7 +5,9 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    fmt::Display,
     os::unix::ffi::OsStrExt as _,
+    str::FromStr,
     time::Duration,
 };
 
@@ -67,6 +69,11 @@ pub(crate) fn counted(count: u64, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
+/// `text` as one word of a command line, quoted where a shell would see more in it.
+pub(crate) fn to_word(text: &str) -> String {
+    shlex::try_quote(text).map_or_else(|_| text.to_owned(), |word| word.into_owned())
+}
+
 /// A key as it was typed.
 pub(crate) fn key_of(typed: &OsStr) -> Result<Key, CliError> {
     new_key(typed.as_bytes())
@@ -117,6 +124,25 @@ pub(crate) fn parse_consistency(text: &str) -> Result<Consistency, String> {
                 Err(format!("it must be `one`, `quorum`, `all` or a number from 1 to {REPLICA_COUNT_MAX}"))
             }
         },
+    }
+}
+
+/// A whole number from `min` to `max`.
+pub(crate) fn parse_count<T>(text: &str, min: T, max: T) -> Result<T, String>
+where
+    T: FromStr + PartialOrd + Display,
+{
+    let count = text.parse().ok().filter(|count| (&min..=&max).contains(&count));
+    count.ok_or_else(|| format!("it must be a whole number from {min} to {max}"))
+}
+
+/// What is wrong with a line that should be JSON, and where in it.
+pub(crate) fn json_error_text(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let cause = text.rsplit_once(" at line ").map_or(text.as_str(), |(cause, _)| cause);
+    match error.column() {
+        0 => cause.to_owned(),
+        column => format!("{cause} at column {column}"),
     }
 }
 
@@ -243,6 +269,26 @@ mod tests {
         for text in ["0", "17", "300", "two", ""] {
             assert!(parse_consistency(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_count_outside_its_range_is_refused_with_the_range() {
+        assert_eq!(parse_count("4", 1_u32, 4), Ok(4));
+        for text in ["0", "5", "-1", "x", ""] {
+            assert_eq!(parse_count(text, 1_u32, 4), Err("it must be a whole number from 1 to 4".to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_fault_in_a_line_of_json_is_told_by_its_column_alone() {
+        let said = |line: &str| json_error_text(&serde_json::from_str::<Json>(line).unwrap_err());
+        assert_eq!(said("{\"a\":}"), "expected value at column 6");
+        assert!(!said("nonsense").contains("line"), "{}", said("nonsense"));
+    }
+
+    #[test]
+    fn a_word_of_a_command_line_is_quoted_where_it_must_be() {
+        assert_eq!((to_word("plain").as_str(), to_word("two words").as_str()), ("plain", "'two words'"));
     }
 
     #[test]

@@ -182,7 +182,8 @@ impl Dialling {
     pub(super) fn to_detail(&self, waited: Option<Duration>) -> String {
         let unhappy = |state: &&State| state.finding != Some(Finding::Ours);
         let mut unhappy = self.targets.values().filter(unhappy);
-        let lines: Vec<String> = unhappy.by_ref().take(DETAIL_COUNT_MAX).map(|state| state.describe(waited)).collect();
+        let told = unhappy.by_ref().take(DETAIL_COUNT_MAX).map(|state| (state.place(), state.describe(waited)));
+        let lines = grouped(told.collect());
         let more = unhappy.count();
         match (lines.is_empty(), more) {
             (true, _) => "nobody announces itself on this network; name a node by its address".to_owned(),
@@ -220,8 +221,12 @@ impl State {
         self.failure_count += 1;
     }
 
+    fn place(&self) -> String {
+        self.addresses.first().map_or_else(|| "a member without addresses".to_owned(), dial_error::short)
+    }
+
     fn describe(&self, waited: Option<Duration>) -> String {
-        let address = self.addresses.first().map_or_else(|| "a member without addresses".to_owned(), dial_error::short);
+        let address = self.place();
         match (&self.finding, waited) {
             (Some(Finding::Ours), _) => format!("{address} is a node of this cluster"),
             (Some(Finding::OtherCluster(theirs)), _) => {
@@ -236,6 +241,27 @@ impl State {
             (None, None) => format!("{address} is being dialled"),
         }
     }
+}
+
+/// One line for all places of which the same is told; a pair is a place and what is told of it, the place first.
+fn grouped(told: Vec<(String, String)>) -> Vec<String> {
+    let mut groups: Vec<(String, Vec<String>, String)> = Vec::new();
+    for (place, line) in told {
+        // A dial of several addresses tells of each by itself.
+        let Some(rest) = line.strip_prefix(&place).map(str::to_owned) else {
+            groups.push((String::new(), Vec::new(), line));
+            continue;
+        };
+        match groups.iter_mut().find(|(first, _, told)| !first.is_empty() && *told == rest) {
+            Some((_, others, _)) => others.push(place),
+            None => groups.push((place, Vec::new(), rest)),
+        }
+    }
+    let to_line = |(first, others, rest): (String, Vec<String>, String)| match others.is_empty() {
+        true => first + &rest,
+        false => format!("{first} (also {}){rest}", others.join(", ")),
+    };
+    groups.into_iter().map(to_line).collect()
 }
 
 fn dial_opts(target: Target, state: &State) -> DialOpts {
@@ -281,3 +307,22 @@ const DETAIL_COUNT_MAX: usize = 8;
 /// Pause before a target is dialled again, doubling from the least to the most.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_which_the_same_is_told_share_a_line() {
+        let told = |place: &str, rest: &str| (place.to_owned(), format!("{place}{rest}"));
+        let lines = grouped(vec![
+            told("127.0.0.1:1", ": refused"),
+            told("10.0.0.1:2", " is another program"),
+            told("[::1]:1", ": refused"),
+            ("10.0.0.2:3".to_owned(), "the connection was lost".to_owned()),
+        ]);
+        let expected =
+            ["127.0.0.1:1 (also [::1]:1): refused", "10.0.0.1:2 is another program", "the connection was lost"];
+        assert_eq!(lines, expected);
+    }
+}

@@ -32,6 +32,8 @@ pub struct Entry {
     pub pid: u32,
     /// Where its data is.
     pub data_dir: PathBuf,
+    /// The file with its cluster's key; none when the cluster is open.
+    pub swarm_key: Option<PathBuf>,
     /// Where it listens, each with `/p2p/…`. May be empty.
     pub addresses: Vec<Multiaddr>,
 }
@@ -112,6 +114,7 @@ impl Entry {
             "cluster": self.cluster.as_str(),
             "pid": self.pid,
             "data_dir": self.data_dir.to_string_lossy(),
+            "swarm_key": self.swarm_key.as_ref().map(|path| path.to_string_lossy()),
             "addresses": addresses,
         })
     }
@@ -124,6 +127,7 @@ impl Entry {
             cluster: Name::new(text("cluster")?).ok()?,
             pid: u32::try_from(json.get("pid")?.as_u64()?).ok()?,
             data_dir: text("data_dir")?.into(),
+            swarm_key: text("swarm_key").map(PathBuf::from),
             addresses: addresses.filter_map(|address| address.as_str()?.parse().ok()).collect(),
         })
     }
@@ -187,7 +191,8 @@ mod tests {
         let peer_id = PeerId::random();
         let address = format!("/ip4/127.0.0.1/tcp/4001/p2p/{peer_id}");
         let cluster = Name::new(cluster).unwrap();
-        Entry { peer_id, cluster, pid, data_dir: dir.to_owned(), addresses: vec![address.parse().unwrap()] }
+        let swarm_key = Some(dir.join("swarm.key"));
+        Entry { peer_id, cluster, pid, data_dir: dir.to_owned(), swarm_key, addresses: vec![address.parse().unwrap()] }
     }
 
     fn registry(dir: &Path) -> Registry {

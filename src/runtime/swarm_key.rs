@@ -14,7 +14,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum SwarmKeyError {
     /// The file cannot be read.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("the swarm key {path} cannot be read: {source}", path = path.display())]
     Io {
         /// The file.
         path: PathBuf,

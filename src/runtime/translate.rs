@@ -479,7 +479,8 @@ fn causes(error: &dyn std::error::Error) -> String {
     while let Some(deeper) = cause {
         let deeper_text = deeper.to_string();
         if !text.contains(&deeper_text) {
-            text = format!("{text}: {deeper_text}");
+            // Some layers only wrap, and say nothing themselves.
+            text = if text.is_empty() { deeper_text } else { format!("{text}: {deeper_text}") };
         }
         cause = deeper.source();
     }
