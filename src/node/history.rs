@@ -37,7 +37,8 @@ pub(super) struct Records {
     history: History,
     boot: u64,
     instance: u64,
-    peer_boots: BTreeMap<NodeId, u64>,
+    /// The latest life seen of each peer: its boot number, and the instance that told it.
+    peer_lives: BTreeMap<NodeId, (u64, u64)>,
     /// The history as it will be when the batch under way is stored.
     staged: Option<(History, Batch)>,
     waiting: VecDeque<Batch>,
@@ -89,7 +90,7 @@ impl Records {
             history,
             boot: recovered.boot,
             instance,
-            peer_boots: recovered.peer_boots,
+            peer_lives: recovered.peer_lives,
             staged: None,
             waiting: VecDeque::new(),
             to_author: VecDeque::new(),
@@ -392,8 +393,8 @@ impl Node {
     }
 
     /// The store has not kept the boot number of a peer: the next greeting tells it again.
-    pub(super) fn on_peer_boot_not_saved(&mut self, peer: &NodeId) {
-        self.records.peer_boots.remove(peer);
+    pub(super) fn on_peer_life_not_saved(&mut self, peer: &NodeId) {
+        self.records.peer_lives.remove(peer);
     }
 
     fn send_reconcile(&mut self, now: Now, peer: NodeId, changes: Vec<Change>) {
@@ -405,8 +406,8 @@ impl Node {
     fn reconcile_message(&self, peer: NodeId, changes: Vec<Change>) -> Reconcile {
         Reconcile {
             boot: self.records.boot,
-            your_boot: self.records.peer_boots.get(&peer).copied().unwrap_or(0),
             instance: self.records.instance,
+            your_life: self.records.peer_lives.get(&peer).copied().unwrap_or_default(),
             summary: self.records.history.summary(),
             changes,
         }
@@ -417,17 +418,20 @@ impl Node {
         if !self.view.members.contains_key(&from) {
             return;
         }
-        let known = self.records.peer_boots.get(&from).copied().unwrap_or(0);
-        if greeting.boot > known {
-            self.records.peer_boots.insert(from, greeting.boot);
-            self.store(TicketUse::PeerBoot(from), Work::SavePeerBoot { node: from, boot: greeting.boot });
+        let known = self.records.peer_lives.get(&from).copied().unwrap_or_default();
+        // Of two lives with one boot number the first is kept, so that the second is told of it.
+        if greeting.boot > known.0 {
+            let life = (greeting.boot, greeting.instance);
+            self.records.peer_lives.insert(from, life);
+            self.store(TicketUse::PeerLife(from), Work::SavePeerLife { node: from, life });
         }
         self.records.greeted.insert(from);
-        let is_plausible = greeting.your_boot <= self.records.boot + BOOTS_BEHIND_MAX;
-        if greeting.your_boot > self.records.boot && is_plausible {
-            self.tell(Event::StoreIsOld { seen: greeting.your_boot });
-            let before = std::mem::replace(&mut self.records.boot, greeting.your_boot + 1);
-            self.store(TicketUse::Boot { before }, Work::RaiseBoot { seen: greeting.your_boot });
+        let (seen, instance) = greeting.your_life;
+        let is_later = seen > self.records.boot || (seen == self.records.boot && instance != self.records.instance);
+        if is_later && seen <= self.records.boot + BOOTS_BEHIND_MAX {
+            self.tell(Event::StoreIsOld { seen });
+            let before = std::mem::replace(&mut self.records.boot, seen + 1);
+            self.store(TicketUse::Boot { before }, Work::RaiseBoot { seen });
         }
         self.confirm_life();
     }

@@ -119,7 +119,7 @@ enum TicketUse {
     /// A later start of this node that others have seen; `before` is the number it went by.
     Boot { before: u64 },
     /// The boot number of a peer.
-    PeerBoot(NodeId),
+    PeerLife(NodeId),
     /// Nobody waits for it.
     Unwatched,
 }
@@ -251,8 +251,8 @@ impl Node {
             TicketUse::PeerMerge { inbound, partition } => self.on_peer_merged(inbound, partition, result),
             TicketUse::Changes => self.on_changes_saved(now, result),
             TicketUse::Boot { before } if result.is_err() => self.on_boot_not_raised(before),
-            TicketUse::PeerBoot(peer) if result.is_err() => self.on_peer_boot_not_saved(&peer),
-            TicketUse::Boot { .. } | TicketUse::PeerBoot(_) | TicketUse::Unwatched => {}
+            TicketUse::PeerLife(peer) if result.is_err() => self.on_peer_life_not_saved(&peer),
+            TicketUse::Boot { .. } | TicketUse::PeerLife(_) | TicketUse::Unwatched => {}
         }
     }
 

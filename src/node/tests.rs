@@ -53,7 +53,7 @@ fn at(milliseconds: u64) -> Now {
 fn node(number: u8, replicas: u8, changes: Vec<Change>) -> Node {
     let mut config = NodeConfig::lan(Name::new("test").unwrap(), profile(), parameters(replicas));
     config.founding = Founding::After(WINDOW);
-    let recovered = Recovered { boot: 5, clean: true, changes, peer_boots: BTreeMap::new() };
+    let recovered = Recovered { boot: 5, clean: true, changes, peer_lives: BTreeMap::new() };
     Node::new(config, signer(number), recovered, 7, [number; 32], at(0))
 }
 
@@ -115,10 +115,26 @@ fn a_node_that_knows_a_cluster_does_not_found_another() {
 }
 
 #[test]
+fn another_life_with_the_same_boot_number_is_noticed_and_the_same_one_is_not() {
+    let mut node = node(1, 3, members(&[1, 2], 3));
+    let told = |node: &mut Node, life: (u64, u64), inbound: u64| {
+        let greeting =
+            Reconcile { boot: 1, instance: 1, your_life: life, summary: Summary::default(), changes: Vec::new() };
+        node.handle_request(at(1), signer(2).node_id(), InboundId(inbound), Request::Reconcile(greeting));
+        effects(node).contains(&Effect::Tell(Event::StoreIsOld { seen: life.0 }))
+    };
+    assert!(!told(&mut node, (5, 7), 1), "this very life");
+    assert!(!told(&mut node, (4, 9), 2), "an earlier one");
+    assert!(told(&mut node, (5, 8), 3), "another process took this number before");
+    assert!(!told(&mut node, (5, 8), 4), "it has taken a higher one since");
+}
+
+#[test]
 fn only_a_member_is_believed_that_this_store_is_old() {
     let mut node = node(1, 3, members(&[1, 2], 3));
-    let greeting = Reconcile { boot: 1, your_boot: 9, instance: 1, summary: Summary::default(), changes: Vec::new() };
-    let absurd = Reconcile { your_boot: u64::MAX, ..greeting.clone() };
+    let greeting =
+        Reconcile { boot: 1, instance: 1, your_life: (9, 1), summary: Summary::default(), changes: Vec::new() };
+    let absurd = Reconcile { your_life: (u64::MAX, 1), ..greeting.clone() };
     let is_told = |node: &mut Node| effects(node).contains(&Effect::Tell(Event::StoreIsOld { seen: 9 }));
     effects(&mut node);
     node.handle_request(at(1), signer(3).node_id(), InboundId(1), Request::Reconcile(greeting.clone()));
@@ -132,7 +148,8 @@ fn only_a_member_is_believed_that_this_store_is_old() {
 #[test]
 fn a_later_start_that_could_not_be_stored_is_taken_up_when_it_is_told_again() {
     let mut node = node(1, 3, members(&[1, 2], 3));
-    let greeting = Reconcile { boot: 1, your_boot: 9, instance: 1, summary: Summary::default(), changes: Vec::new() };
+    let greeting =
+        Reconcile { boot: 1, instance: 1, your_life: (9, 1), summary: Summary::default(), changes: Vec::new() };
     let raises = |told: Vec<Effect>| -> Vec<Ticket> {
         let raised = told.into_iter().filter_map(|effect| match effect {
             Effect::Store { ticket, work: Work::RaiseBoot { seen: 9 } } => Some(ticket),
@@ -207,7 +224,7 @@ fn reconciled(changes: Vec<Change>) -> Response {
         history.insert(change.clone()).unwrap();
     }
     let summary = history.summary();
-    Response::Reconciled(Reconcile { boot: 1, your_boot: 0, instance: 1, summary, changes })
+    Response::Reconciled(Reconcile { boot: 1, instance: 1, your_life: (0, 0), summary, changes })
 }
 
 #[test]
@@ -233,7 +250,7 @@ fn a_message_is_read_no_further_than_its_first_lie() {
     forged.lamport += 1;
     let greeting = Reconcile {
         boot: 1,
-        your_boot: 0,
+        your_life: (0, 0),
         instance: 1,
         summary: Summary::default(),
         changes: vec![forged; CHANGES_PER_MESSAGE_MAX],

@@ -46,12 +46,12 @@ pub enum Work {
     },
     /// Keep these changes of the membership history.
     SaveChanges(Vec<Change>),
-    /// Remember the highest boot number seen of a peer.
-    SavePeerBoot {
+    /// Remember the latest life seen of a peer.
+    SavePeerLife {
         /// The peer.
         node: NodeId,
-        /// Its boot number.
-        boot: u64,
+        /// Its boot number, and the instance that told it.
+        life: (u64, u64),
     },
     /// Enough members know of no later life of this node: what its store remembers of epochs is good.
     ConfirmLife,
@@ -174,8 +174,8 @@ pub fn apply(txn: &mut impl WriteTxn, work: Work, replica: &mut Replica, now: Wa
             }
             Ok(Done::Saved)
         }
-        Work::SavePeerBoot { node, boot } => {
-            startup::save_peer_boot(txn, &node, boot)?;
+        Work::SavePeerLife { node, life } => {
+            startup::save_peer_life(txn, &node, life)?;
             Ok(Done::Saved)
         }
         Work::ConfirmLife => {

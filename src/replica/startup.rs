@@ -26,8 +26,8 @@ pub struct Recovered {
     pub clean: bool,
     /// The membership history, in no particular order.
     pub changes: Vec<Change>,
-    /// The highest boot number seen of each peer.
-    pub peer_boots: BTreeMap<NodeId, u64>,
+    /// The latest life seen of each peer: its boot number, and the instance that told it.
+    pub peer_lives: BTreeMap<NodeId, (u64, u64)>,
 }
 
 /// Begins a start of `node` on this store. Commit before anything is answered.
@@ -42,7 +42,7 @@ pub fn begin(txn: &mut impl WriteTxn, node: &NodeId) -> Result<Recovered, StoreE
     if !clean {
         invalidate_epochs(txn)?;
     }
-    Ok(Recovered { boot, clean, changes: load_rows(txn, Table::History)?, peer_boots: load_peer_boots(txn)? })
+    Ok(Recovered { boot, clean, changes: load_rows(txn, Table::History)?, peer_lives: load_peer_lives(txn)? })
 }
 
 /// Marks a clean stop: nothing was sent that is not committed. The last transaction of a process.
@@ -78,8 +78,8 @@ pub(crate) fn save_change(txn: &mut impl WriteTxn, change: &Change) -> Result<()
     save_row(txn, Table::History, schema::history_row(&change.author, change.sequence).as_bytes(), change)
 }
 
-pub(crate) fn save_peer_boot(txn: &mut impl WriteTxn, node: &NodeId, boot: u64) -> Result<(), StoreError> {
-    save_row(txn, Table::Peers, schema::peer_row(node).as_bytes(), &(*node, boot))
+pub(crate) fn save_peer_life(txn: &mut impl WriteTxn, node: &NodeId, life: (u64, u64)) -> Result<(), StoreError> {
+    save_row(txn, Table::Peers, schema::peer_row(node).as_bytes(), &(*node, life))
 }
 
 pub(crate) fn raise_boot(txn: &mut impl WriteTxn, seen: u64) -> Result<(), StoreError> {
@@ -136,8 +136,8 @@ fn load_rows<T: DeserializeOwned>(txn: &impl ReadTxn, table: Table) -> Result<Ve
     Ok(rows)
 }
 
-fn load_peer_boots(txn: &impl ReadTxn) -> Result<BTreeMap<NodeId, u64>, StoreError> {
-    Ok(load_rows::<(NodeId, u64)>(txn, Table::Peers)?.into_iter().collect())
+fn load_peer_lives(txn: &impl ReadTxn) -> Result<BTreeMap<NodeId, (u64, u64)>, StoreError> {
+    Ok(load_rows::<(NodeId, (u64, u64))>(txn, Table::Peers)?.into_iter().collect())
 }
 
 fn decode<T: DeserializeOwned>(table: Table, key: &[u8], sealed: &[u8]) -> Result<T, StoreError> {

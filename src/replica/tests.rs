@@ -373,10 +373,10 @@ fn history_and_boot_numbers_of_peers_come_back_at_the_next_start() {
     let change = history.next_change(&Signer::from_seed([1; 32]), ChangeKind::Founded(parameters));
     history.insert(change.clone()).unwrap();
     replica.run(Work::SaveChanges(vec![change.clone()])).unwrap();
-    replica.run(Work::SavePeerBoot { node: OTHER, boot: 4 }).unwrap();
+    replica.run(Work::SavePeerLife { node: OTHER, life: (4, 7) }).unwrap();
     let recovered = replica.start(&ME).unwrap();
     assert_eq!(recovered.changes, [change]);
-    assert_eq!(recovered.peer_boots.get(&OTHER), Some(&4));
+    assert_eq!(recovered.peer_lives.get(&OTHER), Some(&(4, 7)));
 }
 
 #[test]

@@ -45,10 +45,11 @@ pub enum Request {
 pub struct Reconcile {
     /// The sender's boot number: higher at each of its starts.
     pub boot: u64,
-    /// The highest boot number the sender has seen of the receiver; 0 for none.
-    pub your_boot: u64,
-    /// Drawn at random by the sender's process: two processes of one identity differ in it.
+    /// Drawn at random by the sender's process: two lives with one boot number differ in it.
     pub instance: u64,
+    /// The latest life of the receiver that the sender has seen: its boot number, and the instance that told it. Zeros for
+    /// none.
+    pub your_life: (u64, u64),
     /// What the sender's history holds.
     pub summary: Summary,
     /// Changes the sender believes the receiver lacks, each author's in order.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use quorate::{
-    causality::{dot::Dot, version_vector::VersionVector},
+    causality::{dot::Dot, siblings::Object, version_vector::VersionVector},
     digest::Digest,
     ident::{Key, OpId, Value},
     limits::OPERATION_COUNT_MAX,
@@ -121,6 +121,14 @@ impl Checker {
     /// How many stores have durably seen all of `clock`.
     pub(crate) fn stores_of_clock(machines: &[Machine], key: &Key, clock: &VersionVector) -> usize {
         machines.iter().filter(|machine| machine.object(key).clock().covers_all(clock)).count()
+    }
+
+    /// How many stores have durably carried out a delete of all that `clock` covers.
+    pub(crate) fn stores_of_delete(machines: &[Machine], key: &Key, clock: &VersionVector) -> usize {
+        let has_deleted = |object: &Object| {
+            object.clock().covers_all(clock) && object.siblings().iter().all(|sibling| !clock.covers(&sibling.dot))
+        };
+        machines.iter().filter(|machine| has_deleted(&machine.object(key))).count()
     }
 }
 

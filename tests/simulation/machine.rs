@@ -178,7 +178,7 @@ impl Machine {
 fn key_of(work: &Work) -> Option<Key> {
     match work {
         Work::Write { key, .. } | Work::Merge { key, .. } => Some(key.clone()),
-        Work::SaveChanges(_) | Work::SavePeerBoot { .. } | Work::RaiseBoot { .. } | Work::ConfirmLife => None,
+        Work::SaveChanges(_) | Work::SavePeerLife { .. } | Work::RaiseBoot { .. } | Work::ConfirmLife => None,
     }
 }
 

@@ -216,7 +216,7 @@ pub(crate) fn history() -> History {
 
 fn reconcile() -> Reconcile {
     let changes = history().iter().take(1).cloned().collect();
-    Reconcile { boot: 3, your_boot: 0, instance: u64::MAX, summary: history().summary(), changes }
+    Reconcile { boot: 3, instance: u64::MAX, your_life: (0, 7), summary: history().summary(), changes }
 }
 
 fn status() -> Status {

@@ -67,7 +67,7 @@ fn a_store_of_fixtures_is_read_as_ever() {
     let recovered = startup::begin(&mut txn, &OWNER).unwrap();
     assert_eq!((recovered.boot, recovered.clean), (2, true));
     assert_eq!(recovered.changes, history().iter().cloned().collect::<Vec<_>>());
-    assert_eq!(recovered.peer_boots.into_iter().collect::<Vec<_>>(), [(NodeId([2; 32]), 9)]);
+    assert_eq!(recovered.peer_lives.into_iter().collect::<Vec<_>>(), [(NodeId([2; 32]), (9, 7))]);
     let Ok(Done::Object(merged)) = answer(&txn, &Query::Object(key()), NOW, &mut StoreCounts::default()) else {
         panic!("an object is answered by an object");
     };
@@ -90,7 +90,7 @@ fn filled() -> MemoryStore {
         Work::Merge { key: key(), object: object() },
         Work::Write { key: other(), context: Seen::default(), new: Some(new(1)) },
         Work::SaveChanges(history().iter().cloned().collect()),
-        Work::SavePeerBoot { node: NodeId([2; 32]), boot: 9 },
+        Work::SavePeerLife { node: NodeId([2; 32]), life: (9, 7) },
     ];
     let mut life = Life::unconfirmed(0);
     life.confirm();
