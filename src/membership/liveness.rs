@@ -108,11 +108,6 @@ impl Liveness {
         self.connected.iter().filter(|(_, evidence)| evidence.phi(now) >= DOWN_PHI).map(|(node, _)| *node).collect()
     }
 
-    /// When `node` was last heard of; none if it is not connected.
-    pub fn last_heard(&self, node: &NodeId) -> Option<Instant> {
-        self.connected.get(node).map(|evidence| evidence.last_heard)
-    }
-
     /// Everybody who is not down. The suspects are among them; this node itself is not.
     pub fn reachable(&self, now: Instant) -> BTreeSet<NodeId> {
         self.connected.keys().filter(|node| self.opinion(node, now) != Opinion::Down).copied().collect()

@@ -116,11 +116,6 @@ impl GetOp {
         effects
     }
 
-    /// Whether the client has been told and only stragglers are waited for.
-    pub fn has_replied(&self) -> bool {
-        self.replied
-    }
-
     /// Whether nothing more can come of it.
     pub fn has_ended(&self) -> bool {
         self.finished
