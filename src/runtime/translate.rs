@@ -71,6 +71,8 @@ pub(crate) struct Translator {
     /// What happened before the node was there to be told.
     early: VecDeque<SwarmEvent<BehaviourEvent>>,
     strangers: HashSet<PeerId>,
+    /// The connections that this node made, and with whom.
+    dialled: HashMap<ConnectionId, PeerId>,
     offenders: Offenders,
     outbound: HashMap<quorum_rpc::RequestId, OutboundId>,
     inbound: HashMap<InboundId, quorum_rpc::InboundId>,
@@ -90,6 +92,7 @@ impl Translator {
             listening: Vec::new(),
             early: VecDeque::new(),
             strangers: HashSet::new(),
+            dialled: HashMap::new(),
             offenders: Offenders::default(),
             outbound: HashMap::new(),
             inbound: HashMap::new(),
@@ -278,7 +281,10 @@ impl Translator {
     fn translate(&mut self, event: SwarmEvent<BehaviourEvent>) -> NetworkInput {
         match event {
             SwarmEvent::Behaviour(event) => self.translate_behaviour(event),
-            SwarmEvent::ConnectionEstablished { peer_id, connection_id, num_established, .. } => {
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, num_established, endpoint, .. } => {
+                if endpoint.is_dialer() {
+                    self.dialled.insert(connection_id, peer_id);
+                }
                 let seed = self.seed_dials.remove(&connection_id);
                 match node_id(&peer_id) {
                     Some(node) if num_established.get() == 1 || seed.is_some() => {
@@ -287,10 +293,13 @@ impl Translator {
                     Some(_) | None => NetworkInput::Nothing,
                 }
             }
-            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => match node_id(&peer_id) {
-                Some(node) => NetworkInput::News(News::Lost(node)),
-                None => NetworkInput::Nothing,
-            },
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, .. } => {
+                self.dialled.remove(&connection_id);
+                match node_id(&peer_id) {
+                    Some(node) if num_established == 0 => NetworkInput::News(News::Lost(node)),
+                    Some(_) | None => NetworkInput::Nothing,
+                }
+            }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error, .. } => {
                 if let Some(seed) = self.seed_dials.remove(&connection_id) {
                     let notice = self.complain(seed, &dial_error::words(&error));
@@ -399,8 +408,11 @@ impl Translator {
         if self.strangers.len() < STRANGERS_MAX {
             self.strangers.insert(peer);
         }
-        // Fails only if the peer has gone already.
-        let _ = self.swarm.disconnect_peer_id(peer);
+        // Only who dialled hangs up: the other side may not have heard yet whom it has reached, and must be able to say so.
+        let dialled = self.dialled.iter().filter(|(_, dialled)| **dialled == peer);
+        for connection in dialled.map(|(connection, _)| *connection).collect::<Vec<_>>() {
+            self.swarm.close_connection(connection);
+        }
         let complaint = match theirs {
             Some(theirs) => format!(
                 "{peer} belongs to cluster \"{theirs}\", this node to \"{}\"; start it with --cluster {theirs} to join \
