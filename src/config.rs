@@ -2,12 +2,16 @@
 //!
 //! There is no hidden default: a preset names every number. What the operator wrote is read in `cli/settings.rs`.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use crate::{
     causality::context::ContextKey,
-    ident::Name,
+    handoff::hints::DropRule,
+    ident::{Name, NodeId},
     membership::change::{Parameters, Profile},
+    quorum::{QuorumRules, put::Hinting},
+    replica::hints::HintLimits,
+    wire::client::Scope,
 };
 
 /// Everything a [`crate::node::Node`] needs to know.
@@ -34,10 +38,40 @@ pub struct NodeConfig {
     pub repair_window: Duration,
     /// Whether reads repair replicas that were behind.
     pub read_repair: bool,
+    /// Whose copies and answers count where a request does not say `strict`.
+    pub scope: Scope,
+    /// Whether nodes keep hints for each other.
+    pub hinting: Hinting,
+    /// How much this node keeps for others.
+    pub hint_limits: HintLimits,
+    /// How old a hint may become. Then it is given up, and its partition is marked. Below `gc_grace`, when there is reaping.
+    pub hint_ttl: Duration,
+    /// After how long without a word of a member its administrator is told.
+    pub dead_after: Duration,
+    /// Who may administer this node, beside its own process.
+    pub admins: BTreeSet<NodeId>,
+    /// By what rules it works.
+    pub rules: NodeRules,
     /// First pause before a failed dial is repeated; doubles up to `redial_max`.
     pub redial_min: Duration,
     /// See `redial_min`.
     pub redial_max: Duration,
+}
+
+/// By what rules a node works. All but [`NodeRules::sound`] exist so that tests can plant a bug and see it caught.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeRules {
+    /// How answers are counted.
+    pub quorum: QuorumRules,
+    /// When a hint is dropped.
+    pub handoff: DropRule,
+}
+
+impl NodeRules {
+    /// The rules that keep the promises.
+    pub fn sound() -> NodeRules {
+        NodeRules { quorum: QuorumRules::sound(), handoff: DropRule::Acknowledged }
+    }
 }
 
 /// Whether and when a node that finds nobody founds a cluster.
@@ -63,6 +97,14 @@ impl NodeConfig {
             peer_timeout: Duration::from_secs(2),
             repair_window: Duration::from_millis(500),
             read_repair: true,
+            scope: Scope::Sloppy,
+            hinting: Hinting::On,
+            // A day of a million small writes for one node; four such nodes.
+            hint_limits: HintLimits { target_bytes: 1 << 30, total_bytes: 4 << 30 },
+            hint_ttl: Duration::from_secs(12 * 3_600),
+            dead_after: Duration::from_secs(15 * 60),
+            admins: BTreeSet::new(),
+            rules: NodeRules::sound(),
             redial_min: Duration::from_millis(200),
             redial_max: Duration::from_secs(5),
         }

@@ -77,6 +77,7 @@ pub mod store;
 
 pub mod replica;
 pub mod quorum;
+pub mod handoff;
 
 pub mod config;
 pub mod node;

@@ -176,7 +176,7 @@ impl Worker {
         }
         let context = self.contexts.get(&number).cloned();
         let begin = Instant::now();
-        let write = Write { context, w: Consistency::Quorum, ttl: None };
+        let write = Write { context, ..Write::default() };
         match self.client.put(&key, self.value.clone(), write).await {
             Ok(stored) => {
                 self.tally.puts.record(begin.elapsed());

@@ -13,8 +13,9 @@ use crate::{
         error::{CliError, Exit},
         output::{Answer, Text},
         put::stored_answer,
-        text::{context_text, key_of, parse_consistency, parse_context, printable},
+        text::{context_text, key_of, parse_consistency, parse_context, printable, scope_of},
     },
+    client::Quorum,
     ident::Key,
     wire::client::Consistency,
 };
@@ -30,6 +31,9 @@ pub struct DeleteArgs {
     /// Durable copies to wait for: one, quorum, all, or a number.
     #[arg(long, value_parser = parse_consistency, default_value = "quorum")]
     pub w: Consistency,
+    /// Count only members of the key's own row.
+    #[arg(long)]
+    pub strict: bool,
 }
 
 /// A delete that was understood.
@@ -37,13 +41,14 @@ pub struct DeleteArgs {
 pub(crate) struct DeleteRequest {
     pub(crate) key: Key,
     pub(crate) context: Option<Context>,
-    pub(crate) w: Consistency,
+    pub(crate) w: Quorum,
 }
 
 impl DeleteArgs {
     pub(crate) fn into_request(self) -> Result<DeleteRequest, CliError> {
         let context = self.context.as_deref().map(parse_context).transpose()?;
-        Ok(DeleteRequest { key: key_of(&self.key)?, context, w: self.w })
+        let w = Quorum { count: self.w, scope: scope_of(self.strict) };
+        Ok(DeleteRequest { key: key_of(&self.key)?, context, w })
     }
 }
 
@@ -54,7 +59,7 @@ pub(crate) async fn run(session: &Session, request: DeleteRequest) -> Result<Ans
     let context = match context {
         Some(context) => context,
         None => {
-            let found = session.client.get(&key, Consistency::Quorum).await;
+            let found = session.client.get(&key, Quorum { count: Consistency::Quorum, ..w }).await;
             let found = found.map_err(|error| session.explain_read_first(error, WITHOUT_READING))?;
             if found.siblings.is_empty() {
                 return Ok(nothing_there(&name, &found.context, found.degraded));

@@ -231,6 +231,7 @@ fn client_word(error: &ClientError) -> &'static str {
             Failure::TooLarge { .. } => "too_large",
             Failure::Overloaded { .. } => "overloaded",
             Failure::Unavailable { .. } => "unavailable",
+            Failure::NotPermitted { .. } => "not_permitted",
             Failure::StoreFailed { .. } => "store_failed",
         },
         ClientError::Unreachable { .. } => "unreachable",
@@ -244,7 +245,10 @@ fn client_exit(error: &ClientError) -> Exit {
     match error {
         ClientError::Failed(failure) => match failure {
             Failure::QuorumNotMet { .. } | Failure::TimedOut { .. } => Exit::NoQuorum,
-            Failure::InvalidContext { .. } | Failure::TooLarge { .. } | Failure::Overloaded { .. } => Exit::Refused,
+            Failure::InvalidContext { .. }
+            | Failure::TooLarge { .. }
+            | Failure::NotPermitted { .. }
+            | Failure::Overloaded { .. } => Exit::Refused,
             Failure::StoreFailed { maybe_stored: true, .. } => Exit::NoQuorum,
             Failure::StoreFailed { maybe_stored: false, .. } | Failure::Unavailable { .. } => Exit::Failed,
         },
@@ -265,6 +269,7 @@ fn advice(error: &ClientError) -> &'static str {
             Failure::Overloaded { .. } => "; try again in a moment",
             Failure::Unavailable { .. } => "; try again in a moment, or ask another node with --node",
             Failure::StoreFailed { .. } => "; see the log of that node",
+            Failure::NotPermitted { .. } => "; run this as the user of the node, with its --data-dir",
             Failure::InvalidContext { .. } | Failure::TooLarge { .. } => "",
         },
         ClientError::Unreachable { .. } => {

@@ -13,8 +13,11 @@ use crate::{
         connect::Session,
         error::{CliError, Exit},
         output::{Answer, Text},
-        text::{add_bytes, clock_json, context_text, key_of, parse_consistency, printable, time_text, to_word},
+        text::{
+            add_bytes, clock_json, context_text, key_of, parse_consistency, printable, scope_of, time_text, to_word,
+        },
     },
+    client::Quorum,
     ident::Key,
     wire::client::{Consistency, Found, FoundSibling},
 };
@@ -39,13 +42,14 @@ pub struct GetArgs {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct GetRequest {
     pub(crate) key: Key,
-    pub(crate) r: Consistency,
+    pub(crate) r: Quorum,
     pub(crate) local: bool,
 }
 
 impl GetArgs {
     pub(crate) fn into_request(self) -> Result<GetRequest, CliError> {
-        Ok(GetRequest { key: key_of(&self.key)?, r: self.r, local: self.local })
+        let r = Quorum { count: self.r, scope: scope_of(self.strict) };
+        Ok(GetRequest { key: key_of(&self.key)?, r, local: self.local })
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
         text::{counted, json_error_text, new_key, new_value, take_bytes},
     },
     ident::{Key, Value},
-    wire::client::Consistency,
+    wire::client::{Consistency, Scope},
 };
 
 /// Arguments of `import`.
@@ -154,7 +154,14 @@ async fn store(session: &Session, key: Key, group: Vec<(u64, Line)>) -> Outcome 
     let mut stored = 0;
     for (number, line) in group {
         let replaces = if stored == 0 { Replaces::Everything } else { Replaces::Nothing };
-        let request = PutRequest { key: line.key, value: line.value, replaces, w: Consistency::Quorum, ttl: None };
+        let request = PutRequest {
+            key: line.key,
+            value: line.value,
+            replaces,
+            w: Consistency::Quorum,
+            scope: Scope::Sloppy,
+            ttl: None,
+        };
         if let Err(error) = put::put(session, request).await {
             return Outcome { key, stored, failure: Some((number, error)) };
         }

@@ -26,6 +26,7 @@ mod members;
 mod ring;
 pub mod inspect;
 pub mod history;
+mod alerts;
 
 pub mod import;
 mod export;

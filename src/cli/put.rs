@@ -20,13 +20,14 @@ use crate::{
         error::CliError,
         output::{Answer, Text},
         text::{
-            context_text, counted, key_of, new_value, parse_consistency, parse_context, parse_ttl, peer_text, printable,
+            context_text, counted, key_of, new_value, parse_consistency, parse_context, parse_ttl, peer_text,
+            printable, scope_of,
         },
     },
-    client::Write,
+    client::{Quorum, Write},
     ident::{Key, Value},
     limits::VALUE_LIMIT_BYTES,
-    wire::client::{Consistency, Stored},
+    wire::client::{Consistency, Scope, Stored},
 };
 
 /// Arguments of `put`.
@@ -67,6 +68,7 @@ pub(crate) struct PutRequest {
     pub(crate) value: Value,
     pub(crate) replaces: Replaces,
     pub(crate) w: Consistency,
+    pub(crate) scope: Scope,
     pub(crate) ttl: Option<Duration>,
 }
 
@@ -98,7 +100,7 @@ impl PutArgs {
                 return Err(CliError::Usage { detail: "put needs a value here: `put KEY VALUE`".to_owned() });
             }
         };
-        Ok(PutRequest { key, value, replaces, w: self.w, ttl: self.ttl })
+        Ok(PutRequest { key, value, replaces, w: self.w, scope: scope_of(self.strict), ttl: self.ttl })
     }
 }
 
@@ -133,12 +135,12 @@ pub(crate) async fn put(session: &Session, request: PutRequest) -> Result<Stored
         Replaces::Seen(context) => Some(context),
         Replaces::Nothing => None,
         Replaces::Everything => {
-            let found = client.get(&request.key, Consistency::Quorum).await;
+            let found = client.get(&request.key, Quorum { count: Consistency::Quorum, scope: request.scope }).await;
             let found = found.map_err(|error| session.explain_read_first(error, WITHOUT_READING))?;
             (!found.siblings.is_empty()).then_some(found.context)
         }
     };
-    let write = Write { context, w: request.w, ttl: request.ttl };
+    let write = Write { context, w: request.w, scope: request.scope, ttl: request.ttl };
     client.put(&request.key, request.value, write).await.map_err(|error| session.explain(error))
 }
 

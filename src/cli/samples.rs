@@ -50,5 +50,10 @@ pub(crate) fn status(states: &[Reach]) -> Status {
         write_count: 40,
         damaged_count: 0,
         store_failure: None,
+        hint_count: 0,
+        hint_bytes: 0,
+        marked_partitions: 0,
+        alert_count: 0,
+        counters: Vec::new(),
     }
 }

@@ -17,6 +17,7 @@ use serde_json::{Value as Json, json};
 
 use crate::{
     cli::{
+        alerts,
         error::{CliError, Exit},
         given,
         listing::Listing,
@@ -358,8 +359,15 @@ fn to_json(notice: &Notice) -> Json {
             }
             Event::StoreIsOld { seen } => json!({ "event": "store_is_old", "seen": seen }),
             Event::StoreFailed { detail } => json!({ "event": "store_failed", "detail": detail }),
+            Event::AlertRaised(alert) => with_event("alert", alerts::to_json(alert)),
+            Event::AlertCleared(alert) => with_event("alert_cleared", alerts::to_json(alert)),
         },
     }
+}
+
+fn with_event(name: &str, mut json: Json) -> Json {
+    json["event"] = name.into();
+    json
 }
 
 fn to_text(notice: &Notice) -> String {
@@ -382,6 +390,8 @@ fn to_text(notice: &Notice) -> String {
                  was restored or cloned; it begins new epochs"
             ),
             Event::StoreFailed { detail } => format!("ERROR     the store failed: {detail}"),
+            Event::AlertRaised(alert) => format!("ALERT     {}", alert.detail),
+            Event::AlertCleared(alert) => format!("over      {}", alert.detail),
         },
     }
 }

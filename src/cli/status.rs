@@ -1,6 +1,6 @@
 //! `quorate status`: whether the cluster serves, as one member sees it.
 
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
 use crate::{
     cli::{
@@ -22,7 +22,7 @@ pub(crate) enum Health {
     Healthy,
     /// Every key can be served, some with fewer replicas than it should have.
     Degraded,
-    /// Some row has no quorum.
+    /// Of some row nobody is up, or too few members are up for any quorum.
     Unavailable,
 }
 
@@ -48,7 +48,9 @@ pub(crate) fn health_of(status: &Status, ring: Option<&Ring>) -> Health {
     let (Some(ring), Some(_)) = (ring, status.parameters) else { return Health::Unavailable };
     let is_up = |node: &NodeId| status.members.iter().any(|member| member.node == *node && member.state == Reach::Up);
     let rows = || ring.partitions().iter().map(|partition| ring.row(partition));
-    if rows().any(|row| row.iter().filter(|node| is_up(node)).count() < row.len() / 2 + 1) {
+    // Fallbacks stand in for the members of a row, whoever they are; only what a row alone holds nobody can stand in for.
+    let up_count = ring.members().iter().filter(|member| is_up(&member.id)).count();
+    if rows().any(|row| up_count < row.len() / 2 + 1 || !row.iter().any(is_up)) {
         return Health::Unavailable;
     }
     let is_whole = |row: &[NodeId]| row.len() >= usize::from(ring.replicas()) && row.iter().all(is_up);
@@ -70,7 +72,10 @@ fn to_json(status: &Status, health: Health) -> Json {
         },
         "replicas": status.parameters.map_or(0, |parameters| parameters.replicas),
         "keys": status.key_count,
-        "hints": { "count": 0, "bytes": 0 },
+        "hints": { "count": status.hint_count, "bytes": status.hint_bytes },
+        "marked_partitions": status.marked_partitions,
+        "alerts": status.alert_count,
+        "counters": status.counters.iter().map(|(name, count)| (name.clone(), json!(count))).collect::<Map<_, _>>(),
         "commits": status.commit_count,
         "writes": status.write_count,
         "damaged": status.damaged_count,
@@ -110,6 +115,17 @@ fn to_text(status: &Status, ring: Option<&Ring>, health: Health) -> String {
     }
     if let Some(failure) = &status.store_failure {
         lines.push(format!("its store refuses writes: {failure}"));
+    }
+    if status.hint_count > 0 {
+        let hints = counted(status.hint_count, "hint");
+        lines.push(format!("keeps {hints} ({} bytes) for members that were away: `quorate hints`", status.hint_bytes));
+    }
+    if status.marked_partitions > 0 {
+        let partitions = counted(status.marked_partitions.into(), "partition");
+        lines.push(format!("gave up hints in {partitions}: replicas differ there until keys are read or written"));
+    }
+    if status.alert_count > 0 {
+        lines.push(format!("{} for its administrator: `quorate alerts`", counted(status.alert_count.into(), "alert")));
     }
     if status.damaged_count > 0 {
         lines.push(format!("{} records were found damaged since it started", status.damaged_count));
@@ -159,8 +175,9 @@ mod tests {
         check(&[Up, Up, Down], Health::Degraded, 10);
         check(&[Up, Down, Down], Health::Unavailable, 11);
         check(&[Up, Up, Up, Up, Up], Health::Healthy, 0);
-        // Of five members three are in each row, so two that are away share some row.
-        check(&[Up, Up, Up, Down, Down], Health::Unavailable, 11);
+        // Of five members three are in each row: whoever is up stands in for two that are away, but not for a whole row.
+        check(&[Up, Up, Up, Down, Down], Health::Degraded, 10);
+        check(&[Up, Up, Down, Down, Down], Health::Unavailable, 11);
     }
 
     #[test]

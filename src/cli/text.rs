@@ -22,7 +22,7 @@ use crate::{
     ident::{IdentError, Key, NodeId, Value},
     limits::REPLICA_COUNT_MAX,
     runtime::identity,
-    wire::client::Consistency,
+    wire::client::{Consistency, Scope},
 };
 
 /// `{"<name>": …}` for UTF-8, else `{"<name>_base64": …}`, added to `object`.
@@ -110,6 +110,11 @@ pub(crate) fn parse_context(text: &str) -> Result<Context, CliError> {
         .decode(text)
         .map_err(|_| refused("the context is not base64url without padding".to_owned()))?;
     Context::new(bytes).map_err(|error| refused(error.to_string()))
+}
+
+/// Whose answers count, with `--strict` or without.
+pub(crate) fn scope_of(strict: bool) -> Scope {
+    if strict { Scope::Strict } else { Scope::Sloppy }
 }
 
 /// `one`, `quorum`, `all` or a number of replicas.

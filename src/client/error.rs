@@ -81,6 +81,7 @@ impl ClientError {
                 Failure::InvalidContext { .. }
                 | Failure::TooLarge { .. }
                 | Failure::Overloaded { .. }
+                | Failure::NotPermitted { .. }
                 | Failure::Unavailable { .. },
             )
             | ClientError::Unreachable { .. }

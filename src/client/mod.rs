@@ -21,7 +21,7 @@
 //! [`OPERATIONS_IN_FLIGHT_MAX`] operations are under way, and one more fails at once; every operation ends by its deadline
 //! (a scan: every page of it).
 //!
-//! What it lacks: administration, and a cache of values.
+//! What it lacks: a cache of values.
 
 mod dialling;
 mod error;
@@ -53,9 +53,12 @@ use crate::{
     ident::{Key, Name, NodeId, OpId, Value},
     limits::DEADLINE_MAX,
     membership::{change::Change, history::History, history::Inserted, view::View},
-    wire::client::{
-        ClientRequest, ClientResponse, Consistency, Delete, Failure, Found, Get, Inspection, Put, ReadFrom, Status,
-        Stored,
+    wire::{
+        administration::{Alert, HintStatus, Order},
+        client::{
+            ClientRequest, ClientResponse, Consistency, Delete, Failure, Found, Get, Inspection, Put, ReadFrom, Scope,
+            Status, Stored,
+        },
     },
 };
 
@@ -90,8 +93,26 @@ pub struct Write {
     pub context: Option<Context>,
     /// Durable copies to wait for.
     pub w: Consistency,
+    /// Whose copies count.
+    pub scope: Scope,
     /// When the value expires, counted from when it is stored; in whole milliseconds.
     pub ttl: Option<Duration>,
+}
+
+/// How many replicas must answer, and whose answers count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Quorum {
+    /// How many.
+    pub count: Consistency,
+    /// Whose.
+    pub scope: Scope,
+}
+
+impl From<Consistency> for Quorum {
+    /// So many, fallbacks included.
+    fn from(count: Consistency) -> Quorum {
+        Quorum { count, scope: Scope::Sloppy }
+    }
 }
 
 /// A connection to a cluster. Clones share it; it ends with the last of them.
@@ -207,25 +228,28 @@ impl Client {
 
     /// Stores `value` under `key`, in place of what `write.context` has seen.
     pub async fn put(&self, key: &Key, value: Value, write: Write) -> Result<Stored, ClientError> {
-        let Write { context, w, ttl } = write;
+        let Write { context, w, scope, ttl } = write;
         let ttl_ms = ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
         let op = OpId(rand::random());
-        self.write(key, ClientRequest::Put(Put { key: key.clone(), value, context, op, w, ttl_ms, budget_ms: 0 })).await
+        let put = Put { key: key.clone(), value, context, op, w, scope, ttl_ms, budget_ms: 0 };
+        self.write(key, ClientRequest::Put(put)).await
     }
 
     /// Removes what `context` has seen; what it has not stays.
-    pub async fn delete(&self, key: &Key, context: Context, w: Consistency) -> Result<Stored, ClientError> {
-        self.write(key, ClientRequest::Delete(Delete { key: key.clone(), context, w, budget_ms: 0 })).await
+    pub async fn delete(&self, key: &Key, context: Context, w: impl Into<Quorum>) -> Result<Stored, ClientError> {
+        let Quorum { count: w, scope } = w.into();
+        self.write(key, ClientRequest::Delete(Delete { key: key.clone(), context, w, scope, budget_ms: 0 })).await
     }
 
     /// Reads all siblings of `key`.
-    pub async fn get(&self, key: &Key, r: Consistency) -> Result<Found, ClientError> {
-        self.read(Route::Key(key.clone()), key, ReadFrom::Row(r)).await
+    pub async fn get(&self, key: &Key, r: impl Into<Quorum>) -> Result<Found, ClientError> {
+        let Quorum { count: r, scope } = r.into();
+        self.read(Route::Key(key.clone()), key, ReadFrom::Row(r), scope).await
     }
 
     /// What the home node's own store has of `key`; no quorum, no repair.
     pub async fn get_local(&self, key: &Key) -> Result<Found, ClientError> {
-        self.read(Route::Node(self.home), key, ReadFrom::Local).await
+        self.read(Route::Node(self.home), key, ReadFrom::Local, Scope::Strict).await
     }
 
     /// The keys that begin with `prefix`, sorted by their bytes, distinct, at most `limit`.
@@ -243,6 +267,38 @@ impl Client {
         let _permit = self.begin()?;
         self.perform_for("status", Route::Node(self.home), ClientRequest::Status, |response| match response {
             ClientResponse::Status(status) => Some(status),
+            _ => None,
+        })
+        .await
+    }
+
+    /// What the home node keeps for others, by target.
+    pub async fn hints(&self) -> Result<Vec<HintStatus>, ClientError> {
+        let _permit = self.begin()?;
+        self.perform_for("hints", Route::Node(self.home), ClientRequest::Hints, |response| match response {
+            ClientResponse::Hints(hints) => Some(hints),
+            _ => None,
+        })
+        .await
+    }
+
+    /// What the administrator of the home node should know, the oldest first.
+    pub async fn alerts(&self) -> Result<Vec<Alert>, ClientError> {
+        let _permit = self.begin()?;
+        self.perform_for("alerts", Route::Node(self.home), ClientRequest::Alerts, |response| match response {
+            ClientResponse::Alerts(alerts) => Some(alerts),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Has the home node do what only an administrator may ask for: the client's keypair must be one that it knows as
+    /// such.
+    pub async fn administer(&self, order: Order) -> Result<(), ClientError> {
+        let _permit = self.begin()?;
+        let request = ClientRequest::Administer(order);
+        self.perform_for("whether it is done", Route::Node(self.home), request, |response| match response {
+            ClientResponse::Administered => Some(()),
             _ => None,
         })
         .await
@@ -268,9 +324,9 @@ impl Client {
         .await
     }
 
-    async fn read(&self, route: Route, key: &Key, from: ReadFrom) -> Result<Found, ClientError> {
+    async fn read(&self, route: Route, key: &Key, from: ReadFrom, scope: Scope) -> Result<Found, ClientError> {
         let _permit = self.begin()?;
-        let request = ClientRequest::Get(Get { key: key.clone(), from, budget_ms: 0 });
+        let request = ClientRequest::Get(Get { key: key.clone(), from, scope, budget_ms: 0 });
         self.perform_for("what is found", route, request, |response| match response {
             ClientResponse::Found(found) => Some(found),
             _ => None,

@@ -49,6 +49,7 @@ pub(super) struct Operation<'a> {
 }
 
 /// What an attempt means for its operation.
+#[expect(clippy::large_enum_variant, reason = "made once, and taken apart at once")]
 enum Verdict {
     Over(Result<ClientResponse, ClientError>),
     Retry,
@@ -161,6 +162,7 @@ impl<'a> Operation<'a> {
                 Failure::QuorumNotMet { .. }
                 | Failure::TimedOut { .. }
                 | Failure::InvalidContext { .. }
+                | Failure::NotPermitted { .. }
                 | Failure::TooLarge { .. } => return Verdict::Over(Err(ClientError::Failed(failure))),
             },
             Ok(response) => return Verdict::Over(Ok(response)),
@@ -237,7 +239,12 @@ fn set_budget(request: &mut ClientRequest, left: Duration) {
         ClientRequest::Delete(delete) => delete.budget_ms = left_ms,
         ClientRequest::Get(get) => get.budget_ms = left_ms,
         ClientRequest::Inspect { budget_ms, .. } => *budget_ms = left_ms,
-        ClientRequest::Scan(_) | ClientRequest::History(_) | ClientRequest::Status => {}
+        ClientRequest::Scan(_)
+        | ClientRequest::History(_)
+        | ClientRequest::Status
+        | ClientRequest::Hints
+        | ClientRequest::Alerts
+        | ClientRequest::Administer(_) => {}
     }
 }
 

@@ -71,6 +71,13 @@ impl Liveness {
         }
     }
 
+    /// `node` took so long to answer a read. Late news of a lost peer is ignored.
+    pub fn on_response_time(&mut self, node: NodeId, took: Duration) {
+        if let Some(evidence) = self.connected.get_mut(&node) {
+            evidence.response_times.record(took);
+        }
+    }
+
     /// `node` left something unanswered for too long. Late news of a lost peer is ignored.
     pub fn on_timeout(&mut self, node: NodeId, _now: Instant) {
         if let Some(evidence) = self.connected.get_mut(&node) {
@@ -96,6 +103,16 @@ impl Liveness {
         } else {
             Opinion::Up
         }
+    }
+
+    /// How long `node` usually takes to answer a read: 95 of a hundred answers come sooner.
+    pub fn usual_time(&self, node: &NodeId) -> Duration {
+        self.connected.get(node).map_or(USUAL_TIME_UNKNOWN, |evidence| evidence.response_times.usual)
+    }
+
+    /// How far `node` is: half of its answers come sooner. Far away while nothing is known.
+    pub fn distance(&self, node: &NodeId) -> Duration {
+        self.connected.get(node).map_or(Duration::MAX, |evidence| evidence.response_times.median)
     }
 
     /// Whether there is a connection to `node`, whatever comes over it.
@@ -124,11 +141,49 @@ struct Evidence {
     intervals: VecDeque<u32>,
     /// Since the last answer.
     timeouts: u32,
+    response_times: ResponseTimes,
+}
+
+/// How long the last answers to reads took; at most [`WINDOW`] of them.
+#[derive(Debug, Clone)]
+struct ResponseTimes {
+    /// The oldest first.
+    window: VecDeque<Duration>,
+    recorded_count: usize,
+    median: Duration,
+    usual: Duration,
+}
+
+impl ResponseTimes {
+    fn new() -> ResponseTimes {
+        ResponseTimes { window: VecDeque::new(), recorded_count: 0, median: Duration::MAX, usual: USUAL_TIME_UNKNOWN }
+    }
+
+    fn record(&mut self, took: Duration) {
+        self.window.push_back(took);
+        if self.window.len() > WINDOW {
+            self.window.pop_front();
+        }
+        // Percentiles move slowly: a look at every eighth answer will do.
+        self.recorded_count = self.recorded_count.wrapping_add(1);
+        if self.recorded_count % 8 == 1 {
+            let mut sorted: Vec<Duration> = self.window.iter().copied().collect();
+            sorted.sort_unstable();
+            self.median = sorted[sorted.len() / 2];
+            self.usual = sorted[sorted.len() * 95 / 100].max(USUAL_TIME_MIN);
+        }
+    }
 }
 
 impl Evidence {
     fn new(now: Instant) -> Evidence {
-        Evidence { last_heard: now, last_heartbeat: None, intervals: VecDeque::new(), timeouts: 0 }
+        Evidence {
+            last_heard: now,
+            last_heartbeat: None,
+            intervals: VecDeque::new(),
+            timeouts: 0,
+            response_times: ResponseTimes::new(),
+        }
     }
 
     fn record_interval(&mut self, now: Instant) {
@@ -168,7 +223,13 @@ const SUSPECT_PHI: f64 = 3.0;
 /// From here on silence is proof: one heartbeat in a hundred million comes so late.
 const DOWN_PHI: f64 = 8.0;
 
-/// Intervals that are remembered of a peer.
+/// What is usual for a peer of which nothing is known yet.
+const USUAL_TIME_UNKNOWN: Duration = Duration::from_millis(100);
+
+/// Nobody is slow who answers sooner: asking another would take as long.
+const USUAL_TIME_MIN: Duration = Duration::from_millis(10);
+
+/// Intervals and response times that are remembered of a peer.
 const WINDOW: usize = 64;
 
 /// Intervals are never taken as steadier than this: a busy machine is late by as much without being ill. With heartbeats
@@ -278,6 +339,19 @@ mod tests {
         liveness.on_connected(NODE, Instant(0));
         liveness.on_heartbeat(NODE, Instant(10));
         assert_eq!(liveness.opinion(&NODE, Instant(1_000_000)), Opinion::Up);
+    }
+
+    #[test]
+    fn what_is_usual_is_known_of_each_peer_by_its_last_answers() {
+        let mut liveness = Liveness::new();
+        liveness.on_connected(NODE, NOW);
+        assert_eq!(liveness.usual_time(&NODE), USUAL_TIME_UNKNOWN);
+        (1..=97).for_each(|ms| liveness.on_response_time(NODE, Duration::from_millis(ms)));
+        assert_eq!(liveness.usual_time(&NODE), Duration::from_millis(94), "of 34 to 97 ms");
+        assert_eq!(liveness.distance(&NODE), Duration::from_millis(66));
+        (0..80).for_each(|_| liveness.on_response_time(NODE, Duration::from_millis(1)));
+        assert_eq!(liveness.usual_time(&NODE), USUAL_TIME_MIN);
+        assert_eq!(liveness.distance(&NodeId([8; 32])), Duration::MAX);
     }
 
     #[test]

@@ -3,7 +3,10 @@
 //! A pure function of the set of changes: same set, same view, whatever the order of arrival; same view, same ring.
 //! The view says who belongs to the cluster and who serves what. It does not know who can be reached.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
     digest::{Digest, Domain},
@@ -82,6 +85,13 @@ impl View {
         let parameters = history.parameters();
         let ring = parameters.map(|parameters| share_or_build_ring(known, parameters, &members));
         View { parameters, members, ring, label: digest_of_set(1, &deciding), foundings: digest_of_set(2, &founded) }
+    }
+
+    /// Everybody who is in a row together with `node`.
+    pub fn co_owners(&self, node: &NodeId) -> BTreeSet<NodeId> {
+        let Some(ring) = &self.ring else { return BTreeSet::new() };
+        let rows = ring.held_by(node).flat_map(|partition| ring.row(partition).iter().copied());
+        rows.filter(|other| other != node).collect()
     }
 
     /// Names everything that the history says of `partition`: its foundings and the label.

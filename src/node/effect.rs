@@ -6,6 +6,7 @@ use crate::{
     membership::change::{Change, Parameters},
     replica::{Query, Work},
     wire::{
+        administration::Alert,
         client::ClientResponse,
         quorum::{Request, Response},
     },
@@ -26,6 +27,15 @@ pub struct InboundId(pub u64);
 /// One request of a client under way; the shell's name for where its answer goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub u64);
+
+/// Who a client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Caller {
+    /// The owner of the node, in its own process: may do anything.
+    Owner,
+    /// A peer.
+    Peer(NodeId),
+}
 
 /// An address given at start, by its place among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -114,6 +124,10 @@ pub enum Event {
         /// What it said.
         detail: String,
     },
+    /// Something an administrator should know has begun. Given once while it lasts.
+    AlertRaised(Alert),
+    /// It is over.
+    AlertCleared(Alert),
 }
 
 /// What the network tells a node unasked.

@@ -8,80 +8,74 @@ use crate::{
     membership::liveness::Opinion,
     node::{
         Node, Purpose,
-        operations::{Asker, OpNumber, Operation, State},
+        operations::{Asker, OpNumber, Operation, Origin, State},
     },
     quorum::Row,
     wire::{
-        client::{ClientRequest, ClientResponse, Consistency, Failure},
+        client::{ClientRequest, ClientResponse, Failure},
         quorum::Request,
     },
 };
 
 impl Node {
-    /// Passes a request to the first reachable member of the row. One that came from a member is not passed on again:
-    /// the two see different rows, and the sender learns so.
+    /// Passes a request to a member of the row that can be reached, those first that are not suspected.
     pub(super) fn forward(&mut self, now: Now, asker: Asker, key: Key, row: Row, due: Instant, request: ClientRequest) {
-        if matches!(asker, Asker::Peer(_)) {
-            let detail = "it is not in the row of this key".to_owned();
-            return self.answer(asker, ClientResponse::Failed(Failure::Unavailable { detail }));
-        }
         self.counters.forwarded += 1;
-        let is_up = |node: &NodeId| self.liveness.opinion(node, now.instant) != Opinion::Down;
-        let mut left: Vec<NodeId> = row.nodes.into_iter().filter(is_up).collect();
+        let opinion = |node: &NodeId| self.liveness.opinion(node, now.instant);
+        let mut left: Vec<NodeId> = row.nodes.into_iter().filter(|node| opinion(node) != Opinion::Down).collect();
+        left.sort_by_key(opinion);
         left.reverse();
-        let state = State::Forwarded { request, left, maybe_stored: false };
-        let number = self.begin_operation(asker, key, Consistency::One, due, state);
+        let origin = Origin { asker, due, maybe_stored: false };
+        let number = self.begin_operation(origin, key, State::Forwarded { request, left });
         self.forward_on(now, number);
     }
 
-    /// Tries the next member of the row, with the same operation id: a second copy would be folded when read.
+    /// Tries the next member of the row, with the same operation id: a second copy would be folded when read. When no
+    /// primary can coordinate, this node does.
     pub(super) fn forward_on(&mut self, now: Now, number: OpNumber) {
         let Some(operation) = self.operations.by_number.get_mut(&number) else { return };
-        let State::Forwarded { request, left, maybe_stored } = &mut operation.state else { return };
+        let State::Forwarded { request, left } = &mut operation.state else { return };
         let remaining = operation.due - now.instant;
+        if remaining.is_zero() {
+            return self.on_operation_due(now, number);
+        }
         match left.pop() {
-            Some(node) if !remaining.is_zero() => {
+            Some(node) => {
                 // A coordinator waits for its own peers first; one that is mute must leave time for the next.
                 let patience = remaining.min(2 * self.config.peer_timeout);
                 let request = with_budget(request.clone(), patience);
                 let due = now.instant + patience;
-                self.send(&[node], Purpose::Operation(number), Request::Forward(request), due);
+                self.send(now.instant, &[node], Purpose::Operation(number), Request::Forward(request), due);
             }
-            Some(_) | None => {
-                let failure = Failure::QuorumNotMet { acks: 0, needed: 1, maybe_stored: *maybe_stored };
-                let asker = operation.asker;
-                self.end(number);
-                self.answer(asker, ClientResponse::Failed(failure));
+            None => {
+                let Some(Operation { asker, key, due, maybe_stored, state }) = self.end(number) else { return };
+                let (State::Forwarded { request, .. }, Some(row)) = (state, self.row_of(&key)) else { return };
+                let origin = Origin { asker, due, maybe_stored };
+                if row.nodes.contains(&self.me) {
+                    // The row has changed meanwhile.
+                    self.coordinate(now, origin, key, row, request);
+                } else {
+                    self.coordinate_from_outside(now, origin, key, row, request);
+                }
             }
         }
     }
 
     pub(super) fn on_forwarded(&mut self, now: Now, number: OpNumber, from: NodeId, response: ClientResponse) {
         let Some(operation) = self.operations.by_number.get_mut(&number) else { return };
-        if let (State::Forwarded { request, left, maybe_stored }, ClientResponse::Failed(failure)) =
-            (&mut operation.state, &response)
-        {
+        if let (State::Forwarded { request, .. }, ClientResponse::Failed(failure)) = (&operation.state, &response) {
             let is_unavailable = matches!(failure, Failure::Unavailable { .. });
             // The store of one member must not stop what the others can do.
-            if is_unavailable || (matches!(failure, Failure::StoreFailed { .. }) && !left.is_empty()) {
-                *maybe_stored |= request.is_write() && failure.maybe_stored();
+            if is_unavailable || matches!(failure, Failure::StoreFailed { .. } | Failure::Overloaded { .. }) {
+                operation.maybe_stored |= request.is_write() && failure.maybe_stored();
                 if is_unavailable {
                     self.reconcile_with(now, from);
                 }
                 return self.forward_on(now, number);
             }
         }
-        let Some(Operation { asker, state: State::Forwarded { maybe_stored, .. }, .. }) = self.end(number) else {
-            return;
-        };
-        let response = match response {
-            // What an earlier coordinator may have done is not undone by the refusal of a later one.
-            ClientResponse::Failed(failure) if maybe_stored && !failure.maybe_stored() => {
-                ClientResponse::Failed(Failure::QuorumNotMet { acks: 0, needed: 1, maybe_stored })
-            }
-            other => other,
-        };
-        self.answer(asker, response);
+        let Some(Operation { asker, due, maybe_stored, .. }) = self.end(number) else { return };
+        self.answer_after(Origin { asker, due, maybe_stored }, response);
     }
 }
 
@@ -93,7 +87,12 @@ fn with_budget(mut request: ClientRequest, left: Duration) -> ClientRequest {
         ClientRequest::Delete(delete) => delete.budget_ms = left_ms,
         ClientRequest::Get(get) => get.budget_ms = left_ms,
         ClientRequest::Inspect { budget_ms, .. } => *budget_ms = left_ms,
-        ClientRequest::Scan(_) | ClientRequest::History(_) | ClientRequest::Status => {}
+        ClientRequest::Scan(_)
+        | ClientRequest::History(_)
+        | ClientRequest::Status
+        | ClientRequest::Hints
+        | ClientRequest::Alerts
+        | ClientRequest::Administer(_) => {}
     }
     request
 }

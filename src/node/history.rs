@@ -135,6 +135,7 @@ impl Node {
     pub(super) fn begin(&mut self, now: Now) {
         self.alarms.set(Alarm::Reconcile, now.instant + self.config.reconcile_interval);
         self.watch(now, now.instant);
+        self.look_at_hints(now);
         self.begin_dialling(now);
         match self.config.founding {
             Founding::After(window) if self.records.history.is_empty() => {
@@ -328,6 +329,7 @@ impl Node {
 
     fn on_history_grown(&mut self, now: Now, before: &Summary, batch: &Batch) {
         let members_before: BTreeSet<NodeId> = self.view.members.keys().copied().collect();
+        let label_before = self.view.label;
         self.view = self.view.refold(&self.records.history);
         let joined: Vec<NodeId> =
             self.view.members.keys().filter(|node| !members_before.contains(node)).copied().collect();
@@ -344,6 +346,10 @@ impl Node {
             }
         }
         self.become_member(now);
+        if self.view.label != label_before {
+            self.co_owners = self.view.co_owners(&self.me);
+            self.on_rows_changed(now);
+        }
         self.on_view_changed(now);
     }
 
@@ -400,7 +406,7 @@ impl Node {
     fn send_reconcile(&mut self, now: Now, peer: NodeId, changes: Vec<Change>) {
         let message = self.reconcile_message(peer, changes);
         let due = now.instant + self.config.peer_timeout;
-        self.send(&[peer], Purpose::Reconcile, Request::Reconcile(message), due);
+        self.send(now.instant, &[peer], Purpose::Reconcile, Request::Reconcile(message), due);
     }
 
     fn reconcile_message(&self, peer: NodeId, changes: Vec<Change>) -> Reconcile {

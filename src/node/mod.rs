@@ -11,11 +11,15 @@ mod writing;
 mod reading;
 mod forwarding;
 mod peer;
+mod handoff;
+mod alerts;
 mod status;
 mod upkeep;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod operation_tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -26,6 +30,7 @@ use crate::{
     clock::{Deadlines, Instant, Now},
     config::NodeConfig,
     digest::Digest,
+    handoff::hints::{Delivery, HintSchedule},
     ident::NodeId,
     membership::{
         change::Signer,
@@ -33,7 +38,9 @@ use crate::{
         view::View,
     },
     node::{
-        effect::{ClientId, Effect, Event, InboundId, News, OutboundId, Ticket},
+        alerts::Alerts,
+        effect::{Caller, ClientId, Effect, Event, InboundId, News, OutboundId, Ticket},
+        handoff::Sweep,
         history::Records,
         operations::{Asker, OpNumber, Operations},
         upkeep::{Alarm, Dialling},
@@ -73,6 +80,59 @@ pub struct Counters {
     pub changes_refused: u64,
     /// Answers given under another history.
     pub other_history: u64,
+    /// Hints kept here for others, each merge into one counted.
+    pub hints_kept: u64,
+    /// Hints refused because a bound was reached.
+    pub hints_refused: u64,
+    /// Hints delivered and acknowledged.
+    pub hints_delivered: u64,
+    /// Hints given up for their age, damage, or an administrator's word.
+    pub hints_given_up: u64,
+    /// Reads for which one more node was asked because somebody took longer than usual.
+    pub reads_hedged: u64,
+    /// Times a member was found to be up, suspect or down when it had been something else.
+    pub opinions_changed: u64,
+    /// Dials of members.
+    pub dials: u64,
+}
+
+impl Counters {
+    /// Each with its name, as programs know it.
+    pub fn to_list(&self) -> Vec<(String, u64)> {
+        let Counters {
+            coordinated,
+            forwarded,
+            overloaded,
+            repaired,
+            repairs_shed,
+            changes_refused,
+            other_history,
+            hints_kept,
+            hints_refused,
+            hints_delivered,
+            hints_given_up,
+            reads_hedged,
+            opinions_changed,
+            dials,
+        } = *self;
+        let list = [
+            ("coordinated", coordinated),
+            ("forwarded", forwarded),
+            ("overloaded", overloaded),
+            ("repaired", repaired),
+            ("repairs_shed", repairs_shed),
+            ("changes_refused", changes_refused),
+            ("other_history", other_history),
+            ("hints_kept", hints_kept),
+            ("hints_refused", hints_refused),
+            ("hints_delivered", hints_delivered),
+            ("hints_given_up", hints_given_up),
+            ("reads_hedged", reads_hedged),
+            ("opinions_changed", opinions_changed),
+            ("dials", dials),
+        ];
+        list.into_iter().map(|(name, number)| (name.to_owned(), number)).collect()
+    }
 }
 
 /// A node of the cluster, member or about to become one.
@@ -89,6 +149,10 @@ pub struct Node {
     records: Records,
     view: View,
     liveness: Liveness,
+    schedule: HintSchedule,
+    alerts: Alerts,
+    /// The other members of the rows this node is in.
+    co_owners: BTreeSet<NodeId>,
     identified: BTreeSet<NodeId>,
     dialling: Dialling,
     operations: Operations,
@@ -99,6 +163,8 @@ pub struct Node {
     next_number: u64,
     counters: Counters,
     ready: bool,
+    /// When a store that failed was last tried.
+    probed: Option<Instant>,
 }
 
 /// What a piece of storage work is for.
@@ -110,10 +176,20 @@ enum TicketUse {
     Read(OpNumber),
     /// The whole answer to a client.
     Answer(OpNumber),
+    /// The coordinator's own copy, made on the way: among its own data, or as a hint for a primary.
+    CopyHere { number: OpNumber, target: Option<NodeId> },
     /// A peer's read of a key.
-    PeerRead { inbound: InboundId, partition: Partition },
-    /// A peer's merge.
-    PeerMerge { inbound: InboundId, partition: Partition },
+    PeerRead { inbound: InboundId, partition: Partition, whole_bytes_max: u32 },
+    /// A peer's merge; what it merges into may be kept for another.
+    PeerMerge { inbound: InboundId, partition: Partition, target: Option<NodeId> },
+    /// A page of the hints for a target.
+    HintPage(NodeId),
+    /// A hint that is to be merged here.
+    HintHere(Delivery),
+    /// What hints come to.
+    HintTotals,
+    /// A look through hints for those to be given up.
+    Sweep(Sweep),
     /// Membership changes on their way into the history.
     Changes,
     /// A later start of this node that others have seen; `before` is the number it went by.
@@ -129,6 +205,8 @@ enum TicketUse {
 struct Outbound {
     to: NodeId,
     purpose: Purpose,
+    /// When a read was sent: how long reads take says how near a peer is. Nothing for what waits for a disk.
+    read_at: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -136,6 +214,7 @@ enum Purpose {
     Operation(OpNumber),
     Reconcile,
     Repair,
+    Hint(Delivery),
 }
 
 impl Node {
@@ -151,8 +230,10 @@ impl Node {
         now: Now,
     ) -> Node {
         let me = signer.node_id();
+        let schedule = HintSchedule::new(recovered.hint_targets.iter().copied(), config.rules.handoff);
         let records = Records::new(&config, recovered, instance);
         let view = View::fold(records.history());
+        let co_owners = view.co_owners(&me);
         let mut node = Node {
             me,
             context_key: config.context_key(),
@@ -161,6 +242,9 @@ impl Node {
             records,
             view,
             liveness: Liveness::new(),
+            schedule,
+            alerts: Alerts::default(),
+            co_owners,
             identified: BTreeSet::new(),
             dialling: Dialling::default(),
             operations: Operations::default(),
@@ -171,6 +255,7 @@ impl Node {
             next_number: 0,
             counters: Counters::default(),
             ready: false,
+            probed: None,
             config,
         };
         node.begin(now);
@@ -208,8 +293,11 @@ impl Node {
     }
 
     /// A client, local or remote, wants something. `Reply` follows exactly once.
-    pub fn handle_client(&mut self, now: Now, client: ClientId, request: ClientRequest) {
-        self.begin_request(now, Asker::Client(client), request);
+    pub fn handle_client(&mut self, now: Now, client: ClientId, caller: Caller, request: ClientRequest) {
+        match request {
+            ClientRequest::Administer(order) => self.on_order(now, client, caller, order),
+            request => self.begin_request(now, Asker::Client(client), request),
+        }
     }
 
     /// A peer asks. `Respond` follows exactly once.
@@ -219,15 +307,19 @@ impl Node {
 
     /// A peer has answered, or cannot. Ignored when the node has lost interest.
     pub fn handle_response(&mut self, now: Now, outbound: OutboundId, result: Result<Response, SendFailure>) {
-        let Some(Outbound { to, purpose }) = self.outbounds.remove(&outbound) else { return };
+        let Some(Outbound { to, purpose, read_at }) = self.outbounds.remove(&outbound) else { return };
         self.alarms.clear(&Alarm::Outbound(outbound));
         if result.is_ok() {
             self.liveness.on_answer(to, now.instant);
+            if let Some(read_at) = read_at {
+                self.liveness.on_response_time(to, now.instant - read_at);
+            }
         }
         match purpose {
             Purpose::Operation(number) => self.on_operation_response(now, number, to, result),
             Purpose::Reconcile => self.on_reconcile_response(now, to, result),
             Purpose::Repair => {}
+            Purpose::Hint(delivery) => self.on_hint_answered(now, delivery, to, result),
         }
     }
 
@@ -235,9 +327,19 @@ impl Node {
     pub fn handle_done(&mut self, now: Now, ticket: Ticket, result: Result<Done, StoreError>) {
         let Some(purpose) = self.tickets.remove(&ticket) else { return };
         match &result {
-            Ok(Done::Written { .. } | Done::Merged | Done::Saved) => self.records.note_store_failure(None),
+            Ok(Done::Written { .. } | Done::Merged | Done::Saved | Done::Swept(_)) => {
+                self.records.note_store_failure(None);
+            }
             // A refusal or an answer says nothing of whether the store takes writes.
-            Ok(Done::Refused(_) | Done::Object(_) | Done::Keys(_) | Done::Totals { .. }) => {}
+            Ok(
+                Done::Refused(_)
+                | Done::Object(_)
+                | Done::Known(_)
+                | Done::Keys(_)
+                | Done::Hints(_)
+                | Done::HintTotals(_)
+                | Done::Totals { .. },
+            ) => {}
             Err(error) => {
                 self.records.note_store_failure(Some(error.to_string()));
                 self.tell(Event::StoreFailed { detail: error.to_string() });
@@ -247,8 +349,17 @@ impl Node {
             TicketUse::Write(number) => self.on_written(now, number, result),
             TicketUse::Read(number) => self.on_read_here(now, number, result),
             TicketUse::Answer(number) => self.on_answer_read(now, number, result),
-            TicketUse::PeerRead { inbound, partition } => self.on_peer_read(inbound, partition, result),
-            TicketUse::PeerMerge { inbound, partition } => self.on_peer_merged(inbound, partition, result),
+            TicketUse::CopyHere { number, target } => self.on_copied_here(now, number, target, result),
+            TicketUse::PeerRead { inbound, partition, whole_bytes_max } => {
+                self.on_peer_read(inbound, partition, whole_bytes_max, result);
+            }
+            TicketUse::PeerMerge { inbound, partition, target } => {
+                self.on_peer_merged(now, inbound, partition, target, result);
+            }
+            TicketUse::HintPage(target) => self.on_hint_page(now, &target, result),
+            TicketUse::HintHere(delivery) => self.on_hint_here(now, delivery, result),
+            TicketUse::HintTotals => self.on_hint_totals(now, result),
+            TicketUse::Sweep(sweep) => self.on_swept(now, sweep, result),
             TicketUse::Changes => self.on_changes_saved(now, result),
             TicketUse::Boot { before } if result.is_err() => self.on_boot_not_raised(before),
             TicketUse::PeerLife(peer) if result.is_err() => self.on_peer_life_not_saved(&peer),
@@ -287,6 +398,11 @@ impl Node {
         self.alarms.next()
     }
 
+    /// Everybody that this node does not believe to be down; itself not among them.
+    fn is_reachable(&self, now: Now, node: &NodeId) -> bool {
+        self.liveness.opinion(node, now.instant) != Opinion::Down
+    }
+
     fn number(&mut self) -> u64 {
         self.next_number += 1;
         self.next_number
@@ -305,11 +421,12 @@ impl Node {
     }
 
     /// Sends one request to several peers. Each must answer by `due`, or fails.
-    fn send(&mut self, to: &[NodeId], purpose: Purpose, request: Request, due: Instant) {
+    fn send(&mut self, now: Instant, to: &[NodeId], purpose: Purpose, request: Request, due: Instant) {
         let mut named = Vec::with_capacity(to.len());
+        let read_at = matches!(request, Request::Read { .. }).then_some(now);
         for node in to {
             let outbound = OutboundId(self.number());
-            self.outbounds.insert(outbound, Outbound { to: *node, purpose });
+            self.outbounds.insert(outbound, Outbound { to: *node, purpose, read_at });
             self.alarms.set(Alarm::Outbound(outbound), due);
             named.push((*node, outbound));
         }

@@ -14,11 +14,15 @@ use crate::{
         status,
         upkeep::Alarm,
     },
-    quorum::{Row, get::GetOp, put::PutOp},
+    quorum::{
+        Row,
+        get::{GetEffect, GetOp, GetPlan, Held},
+        put::{Hinting, PutEffect, PutOp},
+    },
     replica::{Done, Query},
     store::StoreError,
     wire::{
-        client::{ClientRequest, ClientResponse, Consistency, Failure, ReadFrom},
+        client::{ClientRequest, ClientResponse, Consistency, Failure, ReadFrom, Scope},
         quorum::{Refusal, Response},
     },
 };
@@ -38,6 +42,15 @@ pub(crate) enum Asker {
     Nobody,
 }
 
+/// Whose operation it is, and what is known of it before it begins.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin {
+    pub(crate) asker: Asker,
+    pub(crate) due: Instant,
+    /// Another coordinator may have carried it out.
+    pub(crate) maybe_stored: bool,
+}
+
 /// The operations under way; at most [`OPERATION_COUNT_MAX`] that still owe an answer.
 #[derive(Debug, Default)]
 pub(crate) struct Operations {
@@ -48,15 +61,25 @@ pub(crate) struct Operations {
 pub(super) struct Operation {
     pub(super) asker: Asker,
     pub(super) key: Key,
-    pub(super) consistency: Consistency,
     pub(super) due: Instant,
+    /// Another coordinator may have carried it out before.
+    pub(super) maybe_stored: bool,
     pub(super) state: State,
+}
+
+/// A write whose own copy is not committed yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Writing {
+    pub(super) consistency: Consistency,
+    pub(super) scope: Scope,
+    /// This node is no replica of the key, and keeps its own copy as a hint for this primary.
+    pub(super) stands_in_for: Option<NodeId>,
 }
 
 #[derive(Debug)]
 pub(super) enum State {
     /// The coordinator's own store has not committed yet.
-    Writing,
+    Writing(Writing),
     /// The other replicas are being told.
     Putting { op: PutOp, seen: Seen },
     /// The row is being asked.
@@ -64,7 +87,7 @@ pub(super) enum State {
     /// The row is being asked, for a look at each of its replicas.
     Inspecting(GetOp),
     /// Another member coordinates it.
-    Forwarded { request: ClientRequest, left: Vec<NodeId>, maybe_stored: bool },
+    Forwarded { request: ClientRequest, left: Vec<NodeId> },
     /// The store is asked, and its answer is the whole answer.
     Asking(ClientRequest),
 }
@@ -92,7 +115,10 @@ impl Node {
         if matches!(&request, ClientRequest::Get(get) if get.from == ReadFrom::Local) {
             self.ask_store(asker, key.clone(), due, request, Query::Object(key));
         } else if row.nodes.contains(&self.me) {
-            self.coordinate(now, asker, key, row, due, request);
+            self.coordinate(now, Origin { asker, due, maybe_stored: false }, key, row, request);
+        } else if matches!(asker, Asker::Peer(_)) {
+            // Not passed on a second time: the two believe different members to be down, or see different rows.
+            self.coordinate_from_outside(now, Origin { asker, due, maybe_stored: false }, key, row, request);
         } else {
             self.forward(now, asker, key, row, due, request);
         }
@@ -108,33 +134,65 @@ impl Node {
     ) {
         let Some(operation) = self.operations.by_number.get_mut(&number) else { return };
         match (&mut operation.state, result) {
-            (State::Putting { op, .. }, Ok(Response::Merged { partition })) => {
-                let effects = op.on_merged(&from, partition);
-                self.on_put_effects(now, number, effects);
+            (State::Putting { .. }, Ok(Response::Merged { partition })) => {
+                self.with_put(now, number, |op, _| op.on_merged(&from, partition));
             }
-            (State::Putting { op, .. }, _) => {
-                let effects = op.on_failed(&from);
-                self.on_put_effects(now, number, effects);
+            (State::Putting { .. }, _) => self.with_put(now, number, |op, reach| op.on_failed(&from, reach)),
+            (State::Getting(_) | State::Inspecting(_), Ok(Response::Object { object, partition })) => {
+                let held = Held::Object(object);
+                self.with_get(now, number, |op, reach| op.on_held(&from, held, partition, reach));
             }
-            (State::Getting(op) | State::Inspecting(op), Ok(Response::Object { object, partition })) => {
-                let effects = op.on_object(&from, object, partition);
-                self.on_get_effects(now, number, effects);
+            (State::Getting(_) | State::Inspecting(_), Ok(Response::Digest { digest, partition })) => {
+                let held = Held::Digest(digest);
+                self.with_get(now, number, |op, reach| op.on_held(&from, held, partition, reach));
             }
-            (State::Getting(op) | State::Inspecting(op), _) => {
-                let effects = op.on_failed(&from);
-                self.on_get_effects(now, number, effects);
+            (State::Getting(_) | State::Inspecting(_), Ok(Response::Unknown { partition })) => {
+                self.with_get(now, number, |op, reach| op.on_unknown(&from, partition, reach));
+            }
+            (State::Getting(_) | State::Inspecting(_), _) => {
+                self.with_get(now, number, |op, reach| op.on_failed(&from, reach));
             }
             (State::Forwarded { .. }, Ok(Response::Forwarded(response))) => {
                 self.on_forwarded(now, number, from, response)
             }
-            (State::Forwarded { maybe_stored, request, .. }, other) => {
+            (State::Forwarded { request, .. }, other) => {
                 let refused = matches!(other, Ok(Response::Refused(Refusal::Overloaded | Refusal::NotAMember)));
                 let unsent = matches!(other, Err(SendFailure::NotSent));
-                *maybe_stored |= request.is_write() && !refused && !unsent;
+                operation.maybe_stored |= request.is_write() && !refused && !unsent;
                 self.forward_on(now, number);
             }
-            (State::Writing | State::Asking(_), _) => {}
+            (State::Writing(_) | State::Asking(_), _) => {}
         }
+    }
+
+    /// Lets a write go on, and carries out what follows. It is told whom this node believes to be reachable.
+    pub(super) fn with_put(
+        &mut self,
+        now: Now,
+        number: OpNumber,
+        step: impl FnOnce(&mut PutOp, &dyn Fn(&NodeId) -> bool) -> Vec<PutEffect>,
+    ) {
+        let liveness = &self.liveness;
+        let is_reachable = |node: &NodeId| liveness.opinion(node, now.instant) != Opinion::Down;
+        let Some(operation) = self.operations.by_number.get_mut(&number) else { return };
+        let State::Putting { op, .. } = &mut operation.state else { return };
+        let effects = step(op, &is_reachable);
+        self.on_put_effects(now, number, effects);
+    }
+
+    /// Lets a read go on, and carries out what follows. It is told whom this node believes to be reachable.
+    pub(super) fn with_get(
+        &mut self,
+        now: Now,
+        number: OpNumber,
+        step: impl FnOnce(&mut GetOp, &dyn Fn(&NodeId) -> bool) -> Vec<GetEffect>,
+    ) {
+        let liveness = &self.liveness;
+        let is_reachable = |node: &NodeId| liveness.opinion(node, now.instant) != Opinion::Down;
+        let Some(operation) = self.operations.by_number.get_mut(&number) else { return };
+        let (State::Getting(op) | State::Inspecting(op)) = &mut operation.state else { return };
+        let effects = step(op, &is_reachable);
+        self.on_get_effects(now, number, effects);
     }
 
     /// The store has answered what is the whole answer to a client.
@@ -142,7 +200,11 @@ impl Node {
         let Some(Operation { asker, key, state: State::Asking(request), .. }) = self.end(number) else { return };
         let response = match (result, request) {
             (Ok(Done::Keys(page)), _) => status::keys(page),
-            (Ok(Done::Totals { key_count, counts }), _) => ClientResponse::Status(self.status(now, key_count, counts)),
+            (Ok(Done::Totals { key_count, hints, marked, counts }), _) => {
+                self.on_totals_seen(&hints);
+                ClientResponse::Status(self.status(now, key_count, &marked, counts))
+            }
+            (Ok(Done::HintTotals(hints)), _) => self.hints_answer(now, &hints),
             (Ok(Done::Object(object)), _) => self.local_answer(now, &key, object),
             (Ok(_), _) => unreachable!("a query is answered by what was asked"),
             (Err(error), _) => {
@@ -154,16 +216,16 @@ impl Node {
 
     /// An operation's time is up.
     pub(super) fn on_operation_due(&mut self, now: Now, number: OpNumber) {
-        let Some(operation) = self.operations.by_number.get_mut(&number) else { return };
-        match &mut operation.state {
-            State::Writing | State::Putting { .. } => self.on_write_due(now, number),
-            State::Getting(op) | State::Inspecting(op) => {
-                let effects = op.on_deadline();
-                self.on_get_effects(now, number, effects);
+        let Some(operation) = self.operations.by_number.get(&number) else { return };
+        match &operation.state {
+            State::Writing(_) | State::Putting { .. } => self.on_write_due(now, number),
+            State::Getting(_) | State::Inspecting(_) => {
+                self.with_get(now, number, |op, _| op.on_deadline());
                 self.end(number);
             }
             State::Asking(_) | State::Forwarded { .. } => {
-                let maybe_stored = matches!(&operation.state, State::Forwarded { request, .. } if request.is_write());
+                let is_write = matches!(&operation.state, State::Forwarded { request, .. } if request.is_write());
+                let maybe_stored = is_write || operation.maybe_stored;
                 let asker = operation.asker;
                 self.end(number);
                 let failure = Failure::TimedOut { acks: 0, needed: 1, maybe_stored };
@@ -172,44 +234,43 @@ impl Node {
         }
     }
 
+    /// Somebody takes longer than usual to answer a read.
+    pub(super) fn on_operation_slow(&mut self, now: Now, number: OpNumber) {
+        if self.operations.len() > OPERATION_COUNT_MAX / 2 {
+            // Under load everybody is slow, and more requests make it worse.
+            return;
+        }
+        let mut asked = 0;
+        self.with_get(now, number, |op, reach| {
+            let effects = op.on_slow(reach);
+            asked = effects.len() as u64;
+            effects
+        });
+        self.counters.reads_hedged += asked;
+    }
+
     /// This node's history and that of `peer` agree: whoever waits for that asks again.
     pub(super) fn on_histories_agree(&mut self, now: Now, peer: &NodeId) {
         for number in self.numbers() {
-            let Some(operation) = self.operations.by_number.get_mut(&number) else { continue };
-            match &mut operation.state {
-                State::Putting { op, .. } => {
-                    let effects = op.on_reconciled(peer);
-                    self.on_put_effects(now, number, effects);
-                }
-                State::Getting(op) | State::Inspecting(op) => {
-                    let effects = op.on_reconciled(peer);
-                    self.on_get_effects(now, number, effects);
-                }
-                State::Writing | State::Asking(_) | State::Forwarded { .. } => {}
-            }
+            self.with_put(now, number, |op, reach| op.on_reconciled(peer, reach));
+            self.with_get(now, number, |op, reach| op.on_reconciled(peer, reach));
         }
     }
 
     /// The view has changed: operations whose partition it says something else of are judged anew.
     pub(super) fn on_view_changed(&mut self, now: Now) {
         for number in self.numbers() {
-            let Some(key) = self.operations.by_number.get(&number).map(|operation| operation.key.clone()) else {
-                continue;
+            let Some(operation) = self.operations.by_number.get(&number) else { continue };
+            let Some(row) = self.row_of(&operation.key) else { continue };
+            let is_other = match &operation.state {
+                State::Putting { op, .. } => op.partition() != row.partition,
+                State::Getting(op) | State::Inspecting(op) => op.partition() != row.partition,
+                State::Writing(_) | State::Asking(_) | State::Forwarded { .. } => false,
             };
-            let Some(row) = self.row_of(&key) else { continue };
-            let operation = self.operations.by_number.get_mut(&number).expect("looked up above");
-            let liveness = &self.liveness;
-            let is_reachable = |node: &NodeId| liveness.opinion(node, now.instant) != Opinion::Down;
-            match &mut operation.state {
-                State::Putting { op, .. } if op.partition() != row.partition => {
-                    let effects = op.on_row(row, is_reachable);
-                    self.on_put_effects(now, number, effects);
-                }
-                State::Getting(op) | State::Inspecting(op) if op.partition() != row.partition => {
-                    let effects = op.on_row(row, is_reachable);
-                    self.on_get_effects(now, number, effects);
-                }
-                _ => {}
+            if is_other {
+                let again = row.clone();
+                self.with_put(now, number, |op, reach| op.on_row(row, reach));
+                self.with_get(now, number, |op, reach| op.on_row(again, reach));
             }
         }
     }
@@ -217,11 +278,13 @@ impl Node {
     /// The row of `key` under this node's history; nothing before it knows a cluster with a member.
     pub(super) fn row_of(&self, key: &Key) -> Option<Row> {
         let ring = self.view.ring.as_ref()?;
-        let nodes = ring.row(ring.partition_of(key)).to_vec();
+        let partition = ring.partition_of(key);
+        let nodes = ring.row(partition).to_vec();
         if nodes.is_empty() {
             return None;
         }
-        Some(Row { nodes, partition: self.partition_digest(key), replicas: ring.replicas() })
+        let fallbacks = ring.fallbacks(partition).collect();
+        Some(Row { nodes, fallbacks, partition: self.view.partition_digest(partition), replicas: ring.replicas() })
     }
 
     fn numbers(&self) -> Vec<OpNumber> {
@@ -237,6 +300,15 @@ impl Node {
                 self.answer(asker, response);
             }
             ClientRequest::Status => self.ask_store(asker, nothing, due, request, Query::Totals),
+            ClientRequest::Hints => self.ask_store(asker, nothing, due, request, Query::HintTotals),
+            ClientRequest::Alerts => {
+                let response = ClientResponse::Alerts(self.alerts.standing());
+                self.answer(asker, response);
+            }
+            ClientRequest::Administer(_) => {
+                let detail = "ask the node itself; such an order is not passed on".to_owned();
+                self.answer(asker, ClientResponse::Failed(Failure::NotPermitted { detail }));
+            }
             ClientRequest::Scan(ref scan) => {
                 let limit = usize::from(scan.limit).clamp(1, SCAN_PAGE_MAX);
                 let query = Query::Keys { prefix: scan.prefix.clone(), after: scan.after.clone(), limit };
@@ -252,63 +324,130 @@ impl Node {
     }
 
     fn ask_store(&mut self, asker: Asker, key: Key, due: Instant, request: ClientRequest, query: Query) {
-        let number = self.begin_operation(asker, key, Consistency::One, due, State::Asking(request));
+        let origin = Origin { asker, due, maybe_stored: false };
+        let number = self.begin_operation(origin, key, State::Asking(request));
         self.query(TicketUse::Answer(number), query);
     }
 
-    fn coordinate(&mut self, now: Now, asker: Asker, key: Key, row: Row, due: Instant, request: ClientRequest) {
+    /// Coordinates as a member of the row.
+    pub(super) fn coordinate(&mut self, now: Now, origin: Origin, key: Key, row: Row, request: ClientRequest) {
+        self.coordinate_at(now, origin, key, row, request, None);
+    }
+
+    /// Coordinates though it is not in the row: a read takes no replica, and a write is kept as a hint for a primary that
+    /// cannot be reached. Under a strict quorum a hint would count for nothing.
+    pub(super) fn coordinate_from_outside(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        key: Key,
+        row: Row,
+        request: ClientRequest,
+    ) {
+        let is_sloppy = self.scope_of(&request) == Scope::Sloppy && self.config.hinting == Hinting::On;
+        if request.is_write() && !is_sloppy {
+            let detail = "it is not in the row of this key, and keeps nothing for those who are".to_owned();
+            return self.answer_after(origin, ClientResponse::Failed(Failure::Unavailable { detail }));
+        }
+        let lost = row.nodes.iter().find(|node| !self.is_reachable(now, node));
+        let target = lost.or(row.nodes.last()).copied();
+        self.coordinate_at(now, origin, key, row, request, target);
+    }
+
+    fn coordinate_at(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        key: Key,
+        row: Row,
+        request: ClientRequest,
+        stands_in_for: Option<NodeId>,
+    ) {
         self.counters.coordinated += 1;
+        let scope = self.scope_of(&request);
         match request {
             ClientRequest::Put(put) => {
                 let expires_at = put.ttl_ms.map(|ttl| now.wall + Duration::from_millis(ttl));
                 let new = NewValue { op: put.op, value: put.value, written_at: now.wall, expires_at };
                 let context = put.context.as_ref().map(|context| context.open(&key, &self.context_key)).transpose();
-                self.begin_write(asker, key, put.w, due, context.map(Option::unwrap_or_default), Some(new));
+                let writing = Writing { consistency: put.w, scope, stands_in_for };
+                self.begin_write(origin, key, writing, context.map(Option::unwrap_or_default), Some(new));
             }
             ClientRequest::Delete(delete) => {
                 let context = delete.context.open(&key, &self.context_key);
-                self.begin_write(asker, key, delete.w, due, context, None);
+                let writing = Writing { consistency: delete.w, scope, stands_in_for };
+                self.begin_write(origin, key, writing, context, None);
             }
             ClientRequest::Get(get) => {
                 let consistency = match get.from {
                     ReadFrom::Row(consistency) => consistency,
                     ReadFrom::Local => Consistency::One,
                 };
-                let op = GetOp::new(self.me, row, consistency);
-                self.begin_read(now, asker, key, consistency, due, op, State::Getting);
+                let plan = GetPlan { consistency, scope, nearest: self.nearest(now, &row) };
+                let op = GetOp::new(self.me, row, plan, self.config.rules.quorum);
+                self.begin_read(now, origin, key, State::Getting(op));
             }
             ClientRequest::Inspect { .. } => {
-                let op = GetOp::new(self.me, row, Consistency::All);
-                self.begin_read(now, asker, key, Consistency::All, due, op, State::Inspecting);
+                let plan = GetPlan { consistency: Consistency::All, scope: Scope::Strict, nearest: None };
+                let op = GetOp::new(self.me, row, plan, self.config.rules.quorum);
+                self.begin_read(now, origin, key, State::Inspecting(op));
             }
-            ClientRequest::Scan(_) | ClientRequest::History(_) | ClientRequest::Status => {
+            ClientRequest::Scan(_)
+            | ClientRequest::History(_)
+            | ClientRequest::Status
+            | ClientRequest::Hints
+            | ClientRequest::Alerts
+            | ClientRequest::Administer(_) => {
                 unreachable!("these have no key")
             }
         }
     }
 
-    pub(super) fn begin_operation(
-        &mut self,
-        asker: Asker,
-        key: Key,
-        consistency: Consistency,
-        due: Instant,
-        state: State,
-    ) -> OpNumber {
+    /// Whose copies and answers count for `request`.
+    pub(super) fn scope_of(&self, request: &ClientRequest) -> Scope {
+        let asked = match request {
+            ClientRequest::Put(put) => put.scope,
+            ClientRequest::Delete(delete) => delete.scope,
+            ClientRequest::Get(get) => get.scope,
+            ClientRequest::Inspect { .. }
+            | ClientRequest::Scan(_)
+            | ClientRequest::History(_)
+            | ClientRequest::Status
+            | ClientRequest::Hints
+            | ClientRequest::Alerts
+            | ClientRequest::Administer(_) => Scope::Strict,
+        };
+        if self.config.scope == Scope::Strict { Scope::Strict } else { asked }
+    }
+
+    pub(super) fn begin_operation(&mut self, origin: Origin, key: Key, state: State) -> OpNumber {
         let number = OpNumber(self.number());
+        let Origin { asker, due, maybe_stored } = origin;
         self.alarms.set(Alarm::Operation(number), due);
-        self.operations.by_number.insert(number, Operation { asker, key, consistency, due, state });
+        self.operations.by_number.insert(number, Operation { asker, key, due, maybe_stored, state });
         number
     }
 
     pub(super) fn end(&mut self, number: OpNumber) -> Option<Operation> {
         self.alarms.clear(&Alarm::Operation(number));
+        self.alarms.clear(&Alarm::Slow(number));
         self.operations.by_number.remove(&number)
     }
 
     pub(super) fn on_other_history(&mut self, now: Now, node: NodeId) {
         self.counters.other_history += 1;
         self.reconcile_with(now, node);
+    }
+
+    /// Answers what another coordinator may have carried out before: that is not undone by the refusal of a later one.
+    pub(super) fn answer_after(&mut self, origin: Origin, response: ClientResponse) {
+        let response = match response {
+            ClientResponse::Failed(failure) if origin.maybe_stored && !failure.maybe_stored() => {
+                ClientResponse::Failed(Failure::QuorumNotMet { acks: 0, needed: 1, maybe_stored: true })
+            }
+            other => other,
+        };
+        self.answer(origin.asker, response);
     }
 
     pub(super) fn answer(&mut self, asker: Asker, response: ClientResponse) {
@@ -326,7 +465,12 @@ fn budget_of(request: &ClientRequest) -> Duration {
         ClientRequest::Delete(delete) => delete.budget_ms,
         ClientRequest::Get(get) => get.budget_ms,
         ClientRequest::Inspect { budget_ms, .. } => *budget_ms,
-        ClientRequest::Scan(_) | ClientRequest::History(_) | ClientRequest::Status => return DEADLINE_MAX,
+        ClientRequest::Scan(_)
+        | ClientRequest::History(_)
+        | ClientRequest::Status
+        | ClientRequest::Hints
+        | ClientRequest::Alerts
+        | ClientRequest::Administer(_) => return DEADLINE_MAX,
     };
     Duration::from_millis(budget_ms.into()).min(DEADLINE_MAX)
 }

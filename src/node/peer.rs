@@ -12,7 +12,8 @@ use crate::{
         effect::{Effect, InboundId},
         operations::Asker,
     },
-    replica::{Done, Query, Work},
+    quorum::put::Hinting,
+    replica::{Done, Work},
     ring::token::Partition,
     store::StoreError,
     wire::quorum::{Refusal, Request, Response},
@@ -20,31 +21,60 @@ use crate::{
 
 impl Node {
     pub(super) fn answer_peer(&mut self, now: Now, from: NodeId, inbound: InboundId, request: Request) {
-        let is_member = self.view.members.contains_key(&from);
+        if let Request::Reconcile(reconcile) = request {
+            return self.on_reconcile_request(now, from, inbound, reconcile);
+        }
+        if !self.view.members.contains_key(&from) {
+            return self.refuse(inbound, Refusal::NotAMember);
+        }
         match request {
-            Request::Reconcile(reconcile) => self.on_reconcile_request(now, from, inbound, reconcile),
-            Request::Forward(_) | Request::Read { .. } | Request::Merge { .. } if !is_member => {
-                self.respond(inbound, Response::Refused(Refusal::NotAMember));
-            }
             Request::Forward(request) => self.begin_request(now, Asker::Peer(inbound), request),
-            Request::Read { key, partition: _ } => {
+            Request::Read { key, partition: _, whole_bytes_max } => {
                 let Some(partition) = self.partition_of(&key) else {
-                    return self.respond(inbound, Response::Refused(Refusal::NotAMember));
+                    return self.refuse(inbound, Refusal::NotAMember);
                 };
-                self.query(TicketUse::PeerRead { inbound, partition }, Query::Object(key));
+                let query = self.query_of(key);
+                self.query(TicketUse::PeerRead { inbound, partition, whole_bytes_max }, query);
             }
-            Request::Merge { key, object, partition: _ } => {
+            Request::KeepHint { target, key, object, partition: _ } if target != self.me => {
                 let Some(partition) = self.partition_of(&key) else {
-                    return self.respond(inbound, Response::Refused(Refusal::NotAMember));
+                    return self.refuse(inbound, Refusal::NotAMember);
                 };
-                self.store(TicketUse::PeerMerge { inbound, partition }, Work::Merge { key, object });
+                if self.config.hinting == Hinting::Off {
+                    return self.refuse(inbound, Refusal::HintsFull);
+                }
+                if !self.view.members.contains_key(&target) {
+                    return self.refuse(inbound, Refusal::UnknownTarget);
+                }
+                let hint = self.hint_for(target, &key);
+                let ticket = TicketUse::PeerMerge { inbound, partition, target: Some(target) };
+                self.store(ticket, Work::KeepHint { hint, key, object });
             }
+            // A hint for oneself is no hint.
+            Request::Merge { key, object, partition: _ } | Request::KeepHint { key, object, .. } => {
+                let Some(partition) = self.partition_of(&key) else {
+                    return self.refuse(inbound, Refusal::NotAMember);
+                };
+                self.store(TicketUse::PeerMerge { inbound, partition, target: None }, Work::Merge { key, object });
+            }
+            Request::Reconcile(_) => unreachable!("answered above"),
         }
     }
 
-    pub(super) fn on_peer_read(&mut self, inbound: InboundId, partition: Partition, result: Result<Done, StoreError>) {
+    pub(super) fn on_peer_read(
+        &mut self,
+        inbound: InboundId,
+        partition: Partition,
+        whole_bytes_max: u32,
+        result: Result<Done, StoreError>,
+    ) {
+        let partition = self.view.partition_digest(partition);
         let response = match result {
-            Ok(Done::Object(object)) => Response::Object { object, partition: self.view.partition_digest(partition) },
+            Ok(Done::Object(object) | Done::Known(Some(object))) if object.size_bytes() > whole_bytes_max as usize => {
+                Response::Digest { digest: object.digest(), partition }
+            }
+            Ok(Done::Object(object) | Done::Known(Some(object))) => Response::Object { object, partition },
+            Ok(Done::Known(None)) => Response::Unknown { partition },
             Ok(_) | Err(_) => Response::Refused(Refusal::StoreFailed),
         };
         self.respond(inbound, response);
@@ -52,15 +82,30 @@ impl Node {
 
     pub(super) fn on_peer_merged(
         &mut self,
+        now: Now,
         inbound: InboundId,
         partition: Partition,
+        target: Option<NodeId>,
         result: Result<Done, StoreError>,
     ) {
         let response = match result {
-            Ok(_) => Response::Merged { partition: self.view.partition_digest(partition) },
+            Ok(Done::Refused(_)) => {
+                self.counters.hints_refused += 1;
+                Response::Refused(Refusal::HintsFull)
+            }
+            Ok(_) => {
+                if let Some(target) = target {
+                    self.on_hint_kept(now, target);
+                }
+                Response::Merged { partition: self.view.partition_digest(partition) }
+            }
             Err(_) => Response::Refused(Refusal::StoreFailed),
         };
         self.respond(inbound, response);
+    }
+
+    fn refuse(&mut self, inbound: InboundId, refusal: Refusal) {
+        self.respond(inbound, Response::Refused(refusal));
     }
 
     pub(super) fn respond(&mut self, inbound: InboundId, response: Response) {

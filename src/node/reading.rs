@@ -2,69 +2,71 @@
 
 use crate::{
     causality::siblings::Object,
-    clock::{Instant, Now},
+    clock::Now,
     ident::{Key, NodeId},
-    limits::OPERATION_COUNT_MAX,
-    membership::liveness::Opinion,
+    limits::{DIGEST_ABOVE_BYTES, OPERATION_COUNT_MAX},
     node::{
         Node, Purpose, TicketUse,
-        operations::{Asker, OpNumber, State, count},
+        operations::{OpNumber, Origin, State, count},
         status,
         upkeep::Alarm,
     },
-    quorum::get::{GetEffect, GetOp, GetReply},
+    quorum::{
+        Row,
+        get::{Detail, GetEffect, GetReply, Held},
+    },
     replica::{Done, Query, Work},
     store::StoreError,
     wire::{
-        client::{ClientResponse, Consistency, Failure, Found, FoundSibling},
+        client::{ClientResponse, Failure, Found, FoundSibling},
         quorum::Request,
     },
 };
 
 impl Node {
-    #[expect(clippy::too_many_arguments, reason = "the parts of one operation, each used once")]
-    pub(super) fn begin_read(
-        &mut self,
-        now: Now,
-        asker: Asker,
-        key: Key,
-        consistency: Consistency,
-        due: Instant,
-        mut op: GetOp,
-        state: fn(GetOp) -> State,
-    ) {
-        let liveness = &self.liveness;
-        let effects = op.start(|node| liveness.opinion(node, now.instant) != Opinion::Down);
-        let number = self.begin_operation(asker, key, consistency, due, state(op));
-        self.on_get_effects(now, number, effects);
+    pub(super) fn begin_read(&mut self, now: Now, origin: Origin, key: Key, state: State) {
+        let number = self.begin_operation(origin, key, state);
+        self.with_get(now, number, |op, reach| op.start(reach));
+    }
+
+    /// Who sends a large object: this node if it is in the row, else the replica that usually answers soonest; one in the
+    /// same zone if there is one.
+    pub(super) fn nearest(&self, now: Now, row: &Row) -> Option<NodeId> {
+        if row.nodes.contains(&self.me) {
+            return Some(self.me);
+        }
+        let zone_of = |node: &NodeId| self.view.members.get(node).map(|member| &member.profile.zone);
+        let is_elsewhere = |node: &NodeId| zone_of(node) != Some(&self.config.profile.zone);
+        let rank = |node: &&NodeId| {
+            (self.liveness.opinion(node, now.instant), is_elsewhere(node), self.liveness.distance(node))
+        };
+        row.nodes.iter().filter(|node| self.is_reachable(now, node)).min_by_key(rank).copied()
     }
 
     /// The coordinator's own store has answered a read, or not.
     pub(super) fn on_read_here(&mut self, now: Now, number: OpNumber, result: Result<Done, StoreError>) {
-        let me = self.me;
-        let Some(partition) = self.operations.by_number.get(&number).map(|operation| operation.key.clone()) else {
-            return;
-        };
-        let partition = self.partition_digest(&partition);
-        let operation = self.operations.by_number.get_mut(&number).expect("looked up above");
-        let (State::Getting(op) | State::Inspecting(op)) = &mut operation.state else { return };
-        let effects = match result {
-            Ok(Done::Object(object)) => op.on_object(&me, object, partition),
-            Ok(_) | Err(_) => op.on_failed(&me),
-        };
-        self.on_get_effects(now, number, effects);
+        let Some(operation) = self.operations.by_number.get(&number) else { return };
+        let (me, partition) = (self.me, self.partition_digest(&operation.key));
+        self.with_get(now, number, |op, reach| match result {
+            Ok(Done::Object(object) | Done::Known(Some(object))) => {
+                op.on_held(&me, Held::Object(object), partition, reach)
+            }
+            Ok(Done::Known(None)) => op.on_unknown(&me, partition, reach),
+            Ok(_) | Err(_) => op.on_failed(&me, reach),
+        });
     }
 
     pub(super) fn on_get_effects(&mut self, now: Now, number: OpNumber, effects: Vec<GetEffect>) {
-        let mut targets = Vec::new();
+        let (mut whole, mut digest) = (Vec::new(), Vec::new());
         for effect in effects {
             match effect {
-                GetEffect::Read(node) if node == self.me => {
+                GetEffect::Read { node, .. } if node == self.me => {
                     let Some(operation) = self.operations.by_number.get(&number) else { continue };
-                    let query = Query::Object(operation.key.clone());
+                    let query = self.query_of(operation.key.clone());
                     self.query(TicketUse::Read(number), query);
                 }
-                GetEffect::Read(node) => targets.push(node),
+                GetEffect::Read { node, detail: Detail::Whole } => whole.push(node),
+                GetEffect::Read { node, detail: Detail::DigestOfLarge } => digest.push(node),
                 GetEffect::Reconcile(node) => self.on_other_history(now, node),
                 GetEffect::Reply(reply) => self.reply_get(now, number, reply),
                 GetEffect::Repair(repair) => self.repair(now, number, repair.node, repair.object),
@@ -76,10 +78,23 @@ impl Node {
             self.end(number);
             return;
         }
-        if !targets.is_empty() {
-            let request = Request::Read { key: operation.key.clone(), partition: op.partition() };
-            let due = operation.due.min(now.instant + self.config.peer_timeout);
-            self.send(&targets, Purpose::Operation(number), request, due);
+        let (key, partition, has_replied) = (operation.key.clone(), op.partition(), op.has_replied());
+        let due = operation.due.min(now.instant + self.config.peer_timeout);
+        let slowest = whole.iter().chain(&digest).map(|node| self.liveness.usual_time(node)).max();
+        if let Some(slowest) = slowest.filter(|_| !has_replied) {
+            self.alarms.set(Alarm::Slow(number), now.instant + slowest);
+        }
+        for (nodes, whole_bytes_max) in [(whole, u32::MAX), (digest, DIGEST_ABOVE_BYTES)] {
+            let request = Request::Read { key: key.clone(), partition, whole_bytes_max };
+            self.send(now.instant, &nodes, Purpose::Operation(number), request, due);
+        }
+    }
+
+    /// What to ask this node's own store of `key`: its object, or what it knows of it as one who stands in.
+    pub(super) fn query_of(&self, key: Key) -> Query {
+        match self.row_of(&key) {
+            Some(row) if !row.nodes.contains(&self.me) => Query::StandIn { key, targets: row.nodes },
+            Some(_) | None => Query::Object(key),
         }
     }
 
@@ -92,6 +107,13 @@ impl Node {
                 status::inspection(partition, op.answers())
             }
             (_, GetReply::Found { object, degraded }) => self.found(now, &operation.key, &object, degraded),
+            (_, GetReply::Unknown { fallbacks }) => {
+                let detail = format!(
+                    "no replica of this key can be reached; {fallbacks} others were asked, and none of them can know \
+                     whether it exists"
+                );
+                ClientResponse::Failed(Failure::Unavailable { detail })
+            }
             (_, GetReply::QuorumNotMet { acks, needed }) => ClientResponse::Failed(Failure::QuorumNotMet {
                 acks: count(acks),
                 needed: count(needed),
@@ -103,6 +125,7 @@ impl Node {
                 maybe_stored: false,
             }),
         };
+        self.alarms.clear(&Alarm::Slow(number));
         self.alarms.set(Alarm::Operation(number), now.instant + self.config.repair_window);
         self.answer(asker, response);
     }
@@ -143,7 +166,7 @@ impl Node {
         } else {
             let partition = self.partition_digest(&key);
             let due = now.instant + self.config.peer_timeout;
-            self.send(&[node], Purpose::Repair, Request::Merge { key, object, partition }, due);
+            self.send(now.instant, &[node], Purpose::Repair, Request::Merge { key, object, partition }, due);
         }
     }
 }

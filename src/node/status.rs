@@ -15,7 +15,7 @@ use crate::{
 
 impl Node {
     /// How this node sees the cluster; the rest is what its store told.
-    pub(super) fn status(&self, now: Now, key_count: u64, counts: StoreCounts) -> Status {
+    pub(super) fn status(&self, now: Now, key_count: u64, marked: &[Partition], counts: StoreCounts) -> Status {
         let held = self.view.ring.as_ref().map_or(0, |ring| ring.held_by(&self.me).count());
         let owned = self.view.ring.as_ref().map_or(0, |ring| ring.tokens_of(&self.me).len());
         Status {
@@ -41,6 +41,11 @@ impl Node {
             write_count: counts.works,
             damaged_count: counts.damaged,
             store_failure: self.records.store_failure().cloned(),
+            hint_count: self.alerts.hints().iter().map(|(_, totals)| totals.count).sum(),
+            hint_bytes: self.alerts.hints().iter().map(|(_, totals)| totals.bytes).sum(),
+            marked_partitions: u32::try_from(marked.len()).expect("at most 65 536 partitions"),
+            alert_count: u32::try_from(self.alerts.standing().len()).expect("two for each member, and two"),
+            counters: self.counters.to_list(),
         }
     }
 

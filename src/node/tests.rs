@@ -3,37 +3,30 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
-    causality::{
-        dot::Actor,
-        seen::Seen,
-        siblings::{NewValue, Object},
-        version_vector::VersionVector,
-    },
     clock::{Instant, Now, WallTime},
     config::{Founding, NodeConfig},
-    digest::Digest,
-    ident::{Key, Name, NodeId, OpId, Value},
-    limits::{CHANGES_PER_MESSAGE_MAX, OPERATION_COUNT_MAX},
+    ident::{Key, Name},
+    limits::CHANGES_PER_MESSAGE_MAX,
     membership::{
         change::{Change, ChangeKind, Parameters, Profile, Signer, Summary},
         history::History,
     },
     node::{
         Node, SendFailure,
-        effect::{ClientId, Effect, Event, InboundId, News, OutboundId, Ticket},
+        effect::{Effect, Event, InboundId, News, OutboundId, Ticket},
     },
-    replica::{Done, Work, startup::Recovered},
+    replica::{Work, startup::Recovered},
     ring::token::PartitionCount,
     store::StoreError,
     wire::{
-        client::{ClientRequest, ClientResponse, Consistency, Failure, Get, Put, ReadFrom},
+        client::{ClientRequest, Consistency, Get, ReadFrom, Scope},
         quorum::{Reconcile, Request, Response},
     },
 };
 
 const WINDOW: Duration = Duration::from_millis(100);
 
-fn signer(number: u8) -> Signer {
+pub(super) fn signer(number: u8) -> Signer {
     Signer::from_seed([number; 32])
 }
 
@@ -45,20 +38,20 @@ fn profile() -> Profile {
     Profile { name: Name::new("n").unwrap(), zone: None, weight: 1, addresses: Vec::new() }
 }
 
-fn at(milliseconds: u64) -> Now {
+pub(super) fn at(milliseconds: u64) -> Now {
     Now { instant: Instant(milliseconds), wall: WallTime(milliseconds) }
 }
 
 /// Node `number`, started on a store with these changes.
-fn node(number: u8, replicas: u8, changes: Vec<Change>) -> Node {
+pub(super) fn node(number: u8, replicas: u8, changes: Vec<Change>) -> Node {
     let mut config = NodeConfig::lan(Name::new("test").unwrap(), profile(), parameters(replicas));
     config.founding = Founding::After(WINDOW);
-    let recovered = Recovered { boot: 5, clean: true, changes, peer_lives: BTreeMap::new() };
+    let recovered = Recovered { boot: 5, clean: true, changes, peer_lives: BTreeMap::new(), hint_targets: Vec::new() };
     Node::new(config, signer(number), recovered, 7, [number; 32], at(0))
 }
 
 /// The history of a cluster that node 1 founded and these nodes joined.
-fn members(numbers: &[u8], replicas: u8) -> Vec<Change> {
+pub(super) fn members(numbers: &[u8], replicas: u8) -> Vec<Change> {
     let mut history = History::new(Name::new("test").unwrap());
     history.insert(history.next_change(&signer(1), ChangeKind::Founded(parameters(replicas)))).unwrap();
     for number in numbers {
@@ -67,13 +60,13 @@ fn members(numbers: &[u8], replicas: u8) -> Vec<Change> {
     history.iter().cloned().collect()
 }
 
-fn effects(node: &mut Node) -> Vec<Effect> {
+pub(super) fn effects(node: &mut Node) -> Vec<Effect> {
     std::iter::from_fn(|| node.poll_effect()).collect()
 }
 
-fn get(name: &str) -> ClientRequest {
+pub(super) fn get(name: &str) -> ClientRequest {
     let key = Key::new(name.as_bytes()).unwrap();
-    ClientRequest::Get(Get { key, from: ReadFrom::Row(Consistency::Quorum), budget_ms: 1_000 })
+    ClientRequest::Get(Get { key, from: ReadFrom::Row(Consistency::Quorum), scope: Scope::Sloppy, budget_ms: 1_000 })
 }
 
 fn founds(node: &mut Node, now: Now) -> bool {
@@ -86,7 +79,7 @@ fn founds(node: &mut Node, now: Now) -> bool {
 }
 
 /// A key whose row `node` is not in.
-fn foreign_key(node: &Node) -> String {
+pub(super) fn foreign_key(node: &Node) -> String {
     let is_foreign = |name: &String| {
         let key = Key::new(name.as_bytes()).unwrap();
         node.row_of(&key).is_some_and(|row| !row.nodes.contains(&node.id()))
@@ -273,7 +266,7 @@ fn changes_that_cannot_be_stored_are_not_asked_for_again_at_once() {
 
 /// The one piece of work that the store is given.
 #[track_caller]
-fn only_ticket(told: &[Effect]) -> Ticket {
+pub(super) fn only_ticket(told: &[Effect]) -> Ticket {
     let mut tickets = told.iter().filter_map(|effect| match effect {
         Effect::Store { ticket, .. } => Some(*ticket),
         _ => None,
@@ -281,189 +274,4 @@ fn only_ticket(told: &[Effect]) -> Ticket {
     let ticket = tickets.next().expect("something is stored");
     assert_eq!(tickets.next(), None, "{told:?}");
     ticket
-}
-
-#[test]
-fn a_node_outside_the_row_forwards_a_client_and_not_a_member() {
-    let mut node = node(1, 1, members(&[1, 2], 1));
-    let other: NodeId = signer(2).node_id();
-    let request = get(&foreign_key(&node));
-    node.handle_news(at(1), News::Connected { node: other, seed: None });
-    effects(&mut node);
-    node.handle_client(at(2), ClientId(1), request.clone());
-    let sent = effects(&mut node);
-    let is_forward = |effect: &Effect| match effect {
-        Effect::Send { to, request: Request::Forward(_), .. } => to.len() == 1 && to[0].0 == other,
-        _ => false,
-    };
-    assert!(sent.iter().any(is_forward), "{sent:?}");
-
-    node.handle_request(at(3), other, InboundId(1), Request::Forward(request));
-    let answered = effects(&mut node);
-    let unavailable = |effect: &Effect| {
-        matches!(
-            effect,
-            Effect::Respond { response: Response::Forwarded(ClientResponse::Failed(Failure::Unavailable { .. })), .. }
-        )
-    };
-    assert!(answered.iter().any(unavailable), "{answered:?}");
-}
-
-fn put(name: &str, w: Consistency) -> ClientRequest {
-    let (key, value) = (Key::new(name.as_bytes()).unwrap(), Value::new(b"v").unwrap());
-    ClientRequest::Put(Put { key, value, context: None, op: OpId([1; 16]), w, ttl_ms: None, budget_ms: 1_000 })
-}
-
-/// Node 1 of a cluster of two, connected to node 2, and what both store.
-fn one_of_two() -> (Node, NodeId) {
-    let mut node = node(1, 2, members(&[1, 2], 2));
-    let other = signer(2).node_id();
-    node.handle_news(at(1), News::Connected { node: other, seed: None });
-    effects(&mut node);
-    (node, other)
-}
-
-fn written() -> Done {
-    let mut object = Object::default();
-    let new =
-        NewValue { op: OpId([1; 16]), value: Value::new(b"v").unwrap(), written_at: WallTime(1), expires_at: None };
-    object.put(&Seen::default(), Actor { node: 1, epoch: 0 }, new);
-    Done::Written { object, seen: Seen::default() }
-}
-
-/// What clients are told.
-fn replies(told: &[Effect]) -> Vec<ClientResponse> {
-    let replied = told.iter().filter_map(|effect| match effect {
-        Effect::Reply { response, .. } => Some(response.clone()),
-        _ => None,
-    });
-    replied.collect()
-}
-
-/// The merges that are sent.
-fn merges(told: &[Effect]) -> Vec<OutboundId> {
-    let sent = told.iter().filter_map(|effect| match effect {
-        Effect::Send { to, request: Request::Merge { .. }, .. } => Some(to.iter().map(|(_, outbound)| *outbound)),
-        _ => None,
-    });
-    sent.flatten().collect()
-}
-
-#[test]
-fn a_write_that_is_stored_after_its_time_still_reaches_the_other_replicas() {
-    let (mut node, _) = one_of_two();
-    node.handle_client(at(2), ClientId(1), put("k", Consistency::One));
-    let ticket = only_ticket(&effects(&mut node));
-    node.handle_timeout(at(1_002));
-    let unknown = ClientResponse::Failed(Failure::TimedOut { acks: 0, needed: 1, maybe_stored: true });
-    assert_eq!(replies(&effects(&mut node)), vec![unknown]);
-
-    node.handle_done(at(1_500), ticket, Ok(written()));
-    let told = effects(&mut node);
-    assert_eq!(replies(&told), vec![], "one answer only");
-    let [outbound] = merges(&told)[..] else { panic!("one merge: {told:?}") };
-    let partition = node.partition_digest(&Key::new(b"k").unwrap());
-    node.handle_response(at(1_501), outbound, Ok(Response::Merged { partition }));
-    assert_eq!(node.load()[0], 0, "nothing is left of it");
-}
-
-#[test]
-fn a_write_whose_store_never_answers_is_given_up() {
-    let (mut node, _) = one_of_two();
-    node.handle_client(at(2), ClientId(1), put("k", Consistency::One));
-    node.handle_timeout(at(1_002));
-    assert_eq!(node.load()[0], 1);
-    node.handle_timeout(at(62_000));
-    assert_eq!(node.load()[0], 0);
-}
-
-#[test]
-fn a_write_out_of_time_goes_on_asking_replicas_whose_history_was_another() {
-    let (mut node, other) = one_of_two();
-    node.handle_client(at(2), ClientId(1), put("k", Consistency::All));
-    let ticket = only_ticket(&effects(&mut node));
-    node.handle_done(at(900), ticket, Ok(written()));
-    let [outbound] = merges(&effects(&mut node))[..] else { panic!("one merge") };
-    node.handle_response(at(901), outbound, Ok(Response::Merged { partition: Digest([9; 32]) }));
-    node.handle_timeout(at(1_002));
-    let unknown = ClientResponse::Failed(Failure::TimedOut { acks: 1, needed: 2, maybe_stored: true });
-    assert_eq!(replies(&effects(&mut node)), vec![unknown]);
-    node.on_histories_agree(at(1_003), &other);
-    assert_eq!(merges(&effects(&mut node)).len(), 1, "it is asked again");
-    node.handle_timeout(at(10_000));
-    assert_eq!((node.load()[0], replies(&effects(&mut node))), (0, vec![]));
-}
-
-#[test]
-fn a_forwarded_write_that_one_store_refuses_is_tried_with_the_next_member() {
-    let mut node = node(1, 2, members(&[1, 2, 3], 2));
-    for number in [2, 3] {
-        node.handle_news(at(1), News::Connected { node: signer(number).node_id(), seed: None });
-    }
-    let key = foreign_key(&node);
-    effects(&mut node);
-    node.handle_client(at(2), ClientId(1), put(&key, Consistency::One));
-    let full = Failure::StoreFailed { detail: "the disk is full".to_owned(), maybe_stored: true };
-    let refused = || Ok(Response::Forwarded(ClientResponse::Failed(full.clone())));
-    for attempt in 0..2 {
-        let told = effects(&mut node);
-        assert_eq!(replies(&told), vec![], "attempt {attempt}");
-        let forwarded = told.iter().find_map(|effect| match effect {
-            Effect::Send { to, request: Request::Forward(_), .. } => Some(to[0].1),
-            _ => None,
-        });
-        node.handle_response(at(3), forwarded.expect("it is passed on"), refused());
-    }
-    assert_eq!(replies(&effects(&mut node)), vec![ClientResponse::Failed(full)], "nobody is left");
-}
-
-#[test]
-fn a_key_with_a_clock_too_long_for_a_context_can_still_be_read() {
-    let mut node = node(1, 1, members(&[1], 1));
-    effects(&mut node);
-    node.handle_client(at(1), ClientId(1), get("k"));
-    let ticket = effects(&mut node).iter().find_map(|effect| match effect {
-        Effect::Query { ticket, .. } => Some(*ticket),
-        _ => None,
-    });
-    let mut object = Object::default();
-    let mut clock = VersionVector::new();
-    (1..=1_000).for_each(|epoch| clock.raise(Actor { node: 7, epoch }, 1));
-    object.delete(&clock.into());
-    let Done::Written { object: written, .. } = written() else { panic!("a write") };
-    object.merge(written);
-    node.handle_done(at(2), ticket.expect("the store is asked"), Ok(Done::Object(object)));
-    let told = replies(&effects(&mut node));
-    assert!(matches!(&told[..], [ClientResponse::Found(found)] if found.siblings.len() == 1), "{told:?}");
-}
-
-#[test]
-fn a_node_with_too_much_under_way_says_so() {
-    let mut node = node(1, 1, members(&[1], 1));
-    for number in 0..OPERATION_COUNT_MAX {
-        node.handle_client(at(1), ClientId(number as u64), get("k"));
-    }
-    effects(&mut node);
-    node.handle_client(at(1), ClientId(u64::MAX), get("k"));
-    let told = effects(&mut node);
-    let is_overloaded =
-        matches!(told.as_slice(), [Effect::Reply { response: ClientResponse::Failed(Failure::Overloaded { .. }), .. }]);
-    assert!(is_overloaded, "{told:?}");
-    assert_eq!(node.counters().overloaded, 1);
-}
-
-#[test]
-fn a_node_without_a_cluster_refuses() {
-    let mut node = node(1, 3, Vec::new());
-    effects(&mut node);
-    node.handle_client(at(1), ClientId(1), get("k"));
-    assert_refused(&effects(&mut node));
-}
-
-#[track_caller]
-fn assert_refused(told: &[Effect]) {
-    let unavailable = |effect: &Effect| {
-        matches!(effect, Effect::Reply { response: ClientResponse::Failed(Failure::Unavailable { .. }), .. })
-    };
-    assert!(told.iter().any(unavailable), "{told:?}");
 }

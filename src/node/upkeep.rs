@@ -10,14 +10,18 @@ use crate::{
     limits::MEMBER_COUNT_MAX,
     membership::change::Summary,
     node::{
-        Node, SendFailure,
+        Node, SendFailure, TicketUse,
         effect::{Effect, OutboundId, SeedIndex},
         operations::OpNumber,
     },
+    replica::Work,
 };
 
 /// How often a node looks whether a peer has fallen silent.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often a store that failed is tried, while nothing else tries it.
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A node that wakes so much later than it wanted has stood still itself.
 const OWN_PAUSE: Duration = Duration::from_secs(1);
@@ -29,6 +33,12 @@ pub(super) enum Alarm {
     Outbound(OutboundId),
     /// An operation's time is up.
     Operation(OpNumber),
+    /// Somebody takes longer than usual to answer a read.
+    Slow(OpNumber),
+    /// A page of hints is due.
+    Handoff,
+    /// Look how old hints are.
+    LookAtHints,
     /// Compare histories with somebody.
     Reconcile,
     /// Look whether anybody has fallen silent; when it was set.
@@ -84,6 +94,9 @@ impl Node {
                 }
             }
             Alarm::Operation(number) => self.on_operation_due(now, number),
+            Alarm::Slow(number) => self.on_operation_slow(now, number),
+            Alarm::Handoff => self.on_handoff_alarm(now),
+            Alarm::LookAtHints => self.look_at_hints(now),
             Alarm::Reconcile => {
                 self.alarms.set(Alarm::Reconcile, now.instant + self.config.reconcile_interval);
                 self.reconcile_with_anyone(now);
@@ -116,6 +129,11 @@ impl Node {
         for node in self.liveness.silent(now.instant) {
             self.effects.push_back(Effect::Disconnect(node));
         }
+        self.check_alerts(now);
+        if self.records.store_failure().is_some() && self.is_probe_due(now) {
+            // Otherwise a store that nobody writes to would stay failed for ever.
+            self.store(TicketUse::Unwatched, Work::Probe);
+        }
         self.alarms.set(Alarm::Watch(now.instant), now.instant + WATCH_INTERVAL);
     }
 
@@ -126,6 +144,7 @@ impl Node {
         }
         let Some(member) = self.view.members.get(&node) else { return };
         let addresses = member.profile.addresses.clone();
+        self.counters.dials += 1;
         self.effects.push_back(Effect::Dial { node, addresses });
         self.dial_again_later(now, Alarm::DialMember(node));
     }
@@ -149,6 +168,7 @@ impl Node {
 
     pub(super) fn on_lost(&mut self, now: Now, node: NodeId) {
         self.liveness.on_lost(node, now.instant);
+        self.schedule.on_down(&node);
         let was_identified = self.identified.remove(&node);
         let waiting: Vec<OutboundId> =
             self.outbounds.iter().filter(|(_, waiting)| waiting.to == node).map(|(outbound, _)| *outbound).collect();
@@ -184,6 +204,7 @@ impl Node {
         }
         self.dialling.pauses.remove(&Alarm::DialMember(node));
         self.reconcile_with(now, node);
+        self.begin_handoff(now, &node);
     }
 
     /// Compares histories with a connected peer, drawn at random.
@@ -194,6 +215,14 @@ impl Node {
             let index = usize::try_from(index).expect("less than a length");
             self.reconcile_with(now, peers[index]);
         }
+    }
+
+    fn is_probe_due(&mut self, now: Now) -> bool {
+        let is_due = self.probed.is_none_or(|probed| now.instant - probed >= PROBE_INTERVAL);
+        if is_due {
+            self.probed = Some(now.instant);
+        }
+        is_due
     }
 
     fn dial_seed(&mut self, now: Now, seed: SeedIndex) {
@@ -214,7 +243,7 @@ impl Node {
     }
 
     /// From 0 to 1.
-    fn fraction(&mut self) -> f64 {
+    pub(super) fn fraction(&mut self) -> f64 {
         f64::from(self.rng.next_u32()) / f64::from(u32::MAX)
     }
 }

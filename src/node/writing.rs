@@ -1,4 +1,4 @@
-//! Coordinating a write: from the client's request to the last replica's acknowledgement.
+//! Coordinating a write: from the client's request to the last acknowledgement of a replica or of who stands in.
 //!
 //! What this node has stored, or is about to store, is sent to the rest of the row even when the client's time is over:
 //! the client is told that nobody knows, and the operation goes on for a bounded time without it.
@@ -10,20 +10,22 @@ use crate::{
         seen::Seen,
         siblings::{NewValue, Object},
     },
-    clock::{Instant, Now},
-    ident::Key,
+    clock::Now,
+    ident::{Key, NodeId},
     limits::DEADLINE_MAX,
-    membership::liveness::Opinion,
     node::{
         Node, Purpose, TicketUse,
-        operations::{Asker, OpNumber, State, count},
+        operations::{Asker, OpNumber, Origin, State, Writing, count},
         upkeep::Alarm,
     },
-    quorum::put::{PutEffect, PutOp, PutReply},
-    replica::{Done, Work},
+    quorum::put::{PutEffect, PutOp, PutPlan, PutReply},
+    replica::{
+        Done, Work,
+        values::{Place, WriteRefused},
+    },
     store::StoreError,
     wire::{
-        client::{ClientResponse, Consistency, Failure, Stored},
+        client::{ClientResponse, Failure, Stored},
         quorum::Request,
     },
 };
@@ -31,48 +33,86 @@ use crate::{
 impl Node {
     pub(super) fn begin_write(
         &mut self,
-        asker: Asker,
+        origin: Origin,
         key: Key,
-        w: Consistency,
-        due: Instant,
+        writing: Writing,
         context: Result<Seen, ContextError>,
         new: Option<NewValue>,
     ) {
         match context {
             Ok(context) => {
-                let number = self.begin_operation(asker, key.clone(), w, due, State::Writing);
-                self.store(TicketUse::Write(number), Work::Write { key, context, new });
+                let place = match writing.stands_in_for {
+                    Some(target) => Place::Hint(self.hint_for(target, &key)),
+                    None => Place::Own,
+                };
+                let number = self.begin_operation(origin, key.clone(), State::Writing(writing));
+                self.store(TicketUse::Write(number), Work::Write { place, key, context, new });
             }
             Err(error) => {
                 let failure = Failure::InvalidContext { detail: error.to_string() };
-                self.answer(asker, ClientResponse::Failed(failure));
+                self.answer_after(origin, ClientResponse::Failed(failure));
             }
         }
     }
 
     /// The coordinator's own store has carried out its write, or not.
     pub(super) fn on_written(&mut self, now: Now, number: OpNumber, result: Result<Done, StoreError>) {
-        let Some(operation) = self.operations.by_number.get_mut(&number) else { return };
+        let Some(operation) = self.operations.by_number.get(&number) else { return };
+        let State::Writing(writing) = operation.state else { return };
         let failure = match result {
             Ok(Done::Written { object, seen }) => {
-                let Some(row) = self.row_of(&self.operations.by_number[&number].key.clone()) else { return };
-                let operation = self.operations.by_number.get_mut(&number).expect("looked up above");
+                let Some(row) = self.row_of(&operation.key) else { return };
                 if operation.asker == Asker::Nobody {
                     self.alarms.set(Alarm::Operation(number), now.instant + self.config.peer_timeout);
                 }
-                let mut op = PutOp::new(self.me, row, operation.consistency, object);
-                let liveness = &self.liveness;
-                let effects = op.start(|node| liveness.opinion(node, now.instant) != Opinion::Down);
+                if let Some(target) = writing.stands_in_for {
+                    self.on_hint_kept(now, target);
+                }
+                let Writing { consistency, scope, stands_in_for } = writing;
+                let plan = PutPlan { consistency, scope, hinting: self.config.hinting, object, stands_in_for };
+                let op = PutOp::new(self.me, row, plan, self.config.rules.quorum);
+                let operation = self.operations.by_number.get_mut(&number).expect("looked up above");
                 operation.state = State::Putting { op, seen };
-                return self.on_put_effects(now, number, effects);
+                return self.with_put(now, number, |op, reach| op.start(reach));
+            }
+            Ok(Done::Refused(refused @ WriteRefused::HintsFull { .. })) => {
+                self.counters.hints_refused += 1;
+                Failure::Overloaded { detail: refused.to_string() }
             }
             Ok(Done::Refused(refused)) => Failure::TooLarge { detail: refused.to_string() },
             Ok(_) => unreachable!("a write is answered by Written or Refused"),
             Err(error) => Failure::StoreFailed { detail: error.to_string(), maybe_stored: true },
         };
-        let asker = operation.asker;
-        self.end(number);
-        self.answer(asker, ClientResponse::Failed(failure));
+        let Some(operation) = self.end(number) else { return };
+        let origin = Origin { asker: operation.asker, due: operation.due, maybe_stored: operation.maybe_stored };
+        self.answer_after(origin, ClientResponse::Failed(failure));
+    }
+
+    /// The coordinator's own store has made another copy of its write, or not.
+    pub(super) fn on_copied_here(
+        &mut self,
+        now: Now,
+        number: OpNumber,
+        target: Option<NodeId>,
+        result: Result<Done, StoreError>,
+    ) {
+        let is_merged = matches!(result, Ok(Done::Merged));
+        if let Some(target) = target {
+            if is_merged {
+                self.on_hint_kept(now, target);
+                self.with_put(now, number, |op, _| {
+                    op.on_kept_here(target);
+                    Vec::new()
+                });
+            }
+            return;
+        }
+        let Some(operation) = self.operations.by_number.get(&number) else { return };
+        let (me, partition) = (self.me, self.partition_digest(&operation.key));
+        self.with_put(now, number, |op, reach| match is_merged {
+            true => op.on_merged(&me, partition),
+            false => op.on_failed(&me, reach),
+        });
     }
 
     /// The client's time is up, or that of a write which goes on without its client.
@@ -98,25 +138,42 @@ impl Node {
     }
 
     pub(super) fn on_put_effects(&mut self, now: Now, number: OpNumber, effects: Vec<PutEffect>) {
-        let mut targets = Vec::new();
+        let (mut merging, mut keeping) = (Vec::new(), Vec::new());
         for effect in effects {
             match effect {
-                PutEffect::Merge(node) => targets.push(node),
+                PutEffect::Merge(node) => merging.push(node),
+                PutEffect::Keep { node, target } => keeping.push((node, target)),
                 PutEffect::Reconcile(node) => self.on_other_history(now, node),
                 PutEffect::Reply(reply) => self.reply_put(number, reply),
             }
         }
         let Some(operation) = self.operations.by_number.get(&number) else { return };
         let State::Putting { op, .. } = &operation.state else { return };
-        if op.has_ended() {
-            self.end(number);
-            return;
+        let has_ended = op.has_ended();
+        let (key, object, partition) = (operation.key.clone(), op.object().clone(), op.partition());
+        let due = now.instant + self.config.peer_timeout;
+        if merging.contains(&self.me) {
+            merging.retain(|node| *node != self.me);
+            let work = Work::Merge { key: key.clone(), object: object.clone() };
+            self.store(TicketUse::CopyHere { number, target: None }, work);
         }
-        if !targets.is_empty() {
-            let (key, object) = (operation.key.clone(), op.object().clone());
-            let request = Request::Merge { key, object, partition: op.partition() };
-            let due = now.instant + self.config.peer_timeout;
-            self.send(&targets, Purpose::Operation(number), request, due);
+        for (node, target) in keeping {
+            let (key, object) = (key.clone(), object.clone());
+            if node == self.me {
+                let hint = self.hint_for(target, &key);
+                let ticket = TicketUse::CopyHere { number, target: Some(target) };
+                self.store(ticket, Work::KeepHint { hint, key, object });
+            } else {
+                let request = Request::KeepHint { target, key, object, partition };
+                self.send(now.instant, &[node], Purpose::Operation(number), request, due);
+            }
+        }
+        if !merging.is_empty() {
+            let request = Request::Merge { key, object, partition };
+            self.send(now.instant, &merging, Purpose::Operation(number), request, due);
+        }
+        if has_ended {
+            self.end(number);
         }
     }
 
@@ -125,18 +182,17 @@ impl Node {
         let State::Putting { op, seen } = &operation.state else { return };
         let asker = operation.asker;
         let response = match reply {
-            PutReply::Stored { acks, degraded } => match self.seal(seen, &operation.key, op.object()) {
-                Ok(context) => ClientResponse::Stored(Stored {
-                    acks: count(acks),
-                    primaries: count(acks),
-                    hinted: Vec::new(),
-                    context,
-                    degraded,
-                }),
-                Err(error) => {
-                    ClientResponse::Failed(Failure::StoreFailed { detail: error.to_string(), maybe_stored: true })
+            PutReply::Stored { acks, primaries, hinted, degraded } => {
+                match self.seal(seen, &operation.key, op.object()) {
+                    Ok(context) => {
+                        let (acks, primaries) = (count(acks), count(primaries));
+                        ClientResponse::Stored(Stored { acks, primaries, hinted, context, degraded })
+                    }
+                    Err(error) => {
+                        ClientResponse::Failed(Failure::StoreFailed { detail: error.to_string(), maybe_stored: true })
+                    }
                 }
-            },
+            }
             PutReply::QuorumNotMet { acks, needed } => ClientResponse::Failed(Failure::QuorumNotMet {
                 acks: count(acks),
                 needed: count(needed),

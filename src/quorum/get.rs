@@ -1,28 +1,56 @@
 //! A coordinated read: ask the row, answer at R with the merge, then repair who was behind.
+//!
+//! A fallback that stands in answers what it knows, or that it knows nothing, which is never taken for absence. A large
+//! object travels once: the nearest replica sends it, the others a digest, and only one that differs is asked for it.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     causality::siblings::Object,
     digest::Digest,
     ident::NodeId,
     quorum::{
-        Row,
+        QuorumRules, Row,
         repair::{Repair, repairs},
-        tally::{Recorded, Tally, Verdict},
+        tally::{Recorded, Standing, Tally, Verdict},
     },
-    wire::client::Consistency,
+    wire::client::{Consistency, Scope},
 };
 
 /// What a [`GetOp`] wants done.
 #[derive(Debug, Clone, PartialEq)]
 pub enum GetEffect {
-    /// Ask this replica, which may be the coordinator itself.
-    Read(NodeId),
+    /// Ask this node, which may be the coordinator itself.
+    Read {
+        /// Whom.
+        node: NodeId,
+        /// How much of the object it should send.
+        detail: Detail,
+    },
     /// Its history and ours differ: reconcile, then call [`GetOp::on_reconciled`].
     Reconcile(NodeId),
     /// Tell the client. Given exactly once.
     Reply(GetReply),
     /// Send this replica the merge: it was behind.
     Repair(Repair),
+}
+
+/// How much of an object a replica sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// All of it.
+    Whole,
+    /// All of it if it is small, else its digest.
+    DigestOfLarge,
+}
+
+/// What a replica holds, as far as it has told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Held {
+    /// The object.
+    Object(Object),
+    /// Its digest: it is large.
+    Digest(Digest),
 }
 
 /// What the client is told.
@@ -42,6 +70,11 @@ pub enum GetReply {
         /// R.
         needed: usize,
     },
+    /// Only fallbacks answered, and none of them knows the key: nobody knows whether it exists.
+    Unknown {
+        /// How many.
+        fallbacks: usize,
+    },
     /// The time is up.
     TimedOut {
         /// Replicas that answered.
@@ -51,28 +84,45 @@ pub enum GetReply {
     },
 }
 
+/// What a read is, beside its row.
+#[derive(Debug, Clone, Copy)]
+pub struct GetPlan {
+    /// R.
+    pub consistency: Consistency,
+    /// Whose answers count.
+    pub scope: Scope,
+    /// Who sends a large object; everybody when there is nobody.
+    pub nearest: Option<NodeId>,
+}
+
 /// One read at its coordinator.
 ///
-/// **Inputs**: answers of replicas, changes of the row. **Effects**: [`GetEffect`]. **Time**: one deadline for the answer
-/// and, after it, one for stragglers; kept by the caller. **Ends when** every replica has answered or failed, or the time
-/// for stragglers is up; then it names the repairs. Zero of them when all agree.
+/// **Inputs**: answers of replicas, changes of the row. **Effects**: [`GetEffect`]. **Time**: a moment after which another
+/// node is asked beside the slowest, one deadline for the answer and, after it, one for stragglers; kept by the caller.
+/// **Ends when** every replica has answered or failed, or the time for stragglers is up; then it names the repairs. Zero
+/// of them when all agree.
+///
+/// Wherever `is_reachable` is asked for, it is this node's opinion; it may be wrong. The coordinator is always reachable
+/// to itself.
 #[derive(Debug)]
 pub struct GetOp {
     me: NodeId,
-    consistency: Consistency,
-    tally: Tally<Object>,
+    plan: GetPlan,
+    tally: Tally<Held>,
+    /// Who has been asked for the whole object.
+    asked_whole: BTreeSet<NodeId>,
     replied: bool,
     finished: bool,
 }
 
 impl GetOp {
     /// A read of `row`, coordinated by `me`. Call [`GetOp::start`] next.
-    pub fn new(me: NodeId, row: Row, consistency: Consistency) -> GetOp {
-        GetOp { me, consistency, tally: Tally::new(row), replied: false, finished: false }
+    pub fn new(me: NodeId, row: Row, plan: GetPlan, rules: QuorumRules) -> GetOp {
+        let tally = Tally::new(row, plan.scope, rules);
+        GetOp { me, plan, tally, asked_whole: BTreeSet::new(), replied: false, finished: false }
     }
 
-    /// The first effects. `is_reachable` is this node's opinion; who is not, counts as failed at once. The coordinator is
-    /// always reachable to itself.
+    /// The first effects. Who cannot be reached counts as lost at once.
     pub fn start(&mut self, is_reachable: impl Fn(&NodeId) -> bool) -> Vec<GetEffect> {
         let all = self.tally.row().nodes.clone();
         self.ask(all, is_reachable)
@@ -83,23 +133,52 @@ impl GetOp {
         self.tally.row().partition
     }
 
-    /// `node` holds `object`; `partition` is its partition digest.
-    pub fn on_object(&mut self, node: &NodeId, object: Object, partition: Digest) -> Vec<GetEffect> {
-        match self.tally.record(node, partition, object) {
+    /// `node` holds this; `partition` is its partition digest.
+    pub fn on_held(
+        &mut self,
+        node: &NodeId,
+        held: Held,
+        partition: Digest,
+        is_reachable: impl Fn(&NodeId) -> bool,
+    ) -> Vec<GetEffect> {
+        match self.tally.record(node, partition, held) {
             Recorded::OtherHistory => vec![GetEffect::Reconcile(*node)],
-            Recorded::Counted | Recorded::Ignored => self.judge(),
+            Recorded::Counted | Recorded::Ignored => self.go_on(is_reachable),
+        }
+    }
+
+    /// `node` is no replica of the key, and knows nothing of it.
+    pub fn on_unknown(
+        &mut self,
+        node: &NodeId,
+        partition: Digest,
+        is_reachable: impl Fn(&NodeId) -> bool,
+    ) -> Vec<GetEffect> {
+        match self.tally.record_unknown(node, partition, Held::Object(Object::default())) {
+            Recorded::OtherHistory => vec![GetEffect::Reconcile(*node)],
+            Recorded::Counted | Recorded::Ignored => self.go_on(is_reachable),
         }
     }
 
     /// `node` does not answer, or refuses.
-    pub fn on_failed(&mut self, node: &NodeId) -> Vec<GetEffect> {
+    pub fn on_failed(&mut self, node: &NodeId, is_reachable: impl Fn(&NodeId) -> bool) -> Vec<GetEffect> {
         self.tally.fail(node);
-        self.judge()
+        self.go_on(is_reachable)
     }
 
     /// The histories of `node` and of the coordinator agree now.
-    pub fn on_reconciled(&mut self, node: &NodeId) -> Vec<GetEffect> {
-        if self.tally.retry(node) { vec![GetEffect::Read(*node)] } else { self.judge() }
+    pub fn on_reconciled(&mut self, node: &NodeId, is_reachable: impl Fn(&NodeId) -> bool) -> Vec<GetEffect> {
+        if self.tally.retry(node) { vec![self.read(*node)] } else { self.go_on(is_reachable) }
+    }
+
+    /// Somebody takes longer than usual: one more is asked, unless the client has its answer.
+    pub fn on_slow(&mut self, is_reachable: impl Fn(&NodeId) -> bool) -> Vec<GetEffect> {
+        if self.replied || self.plan.scope == Scope::Strict {
+            return Vec::new();
+        }
+        let me = self.me;
+        let second = self.tally.second(|node| *node == me || is_reachable(node));
+        second.into_iter().map(|(node, _)| self.read(node)).collect()
     }
 
     /// The coordinator's history says something else of the partition now.
@@ -110,10 +189,15 @@ impl GetOp {
 
     /// The time is up: that for the answer, or that for stragglers. The machine has ended.
     pub fn on_deadline(&mut self) -> Vec<GetEffect> {
-        let acks = self.tally.agreed_count();
+        let acks = self.tally.standing().agreed;
         let mut effects = self.reply(GetReply::TimedOut { acks, needed: self.needed() });
         effects.extend(self.finish());
         effects
+    }
+
+    /// Whether the client has been answered.
+    pub fn has_replied(&self) -> bool {
+        self.replied
     }
 
     /// Whether nothing more can come of it.
@@ -123,36 +207,100 @@ impl GetOp {
 
     /// What each replica of the row holds, in the row's order; nothing for those that have not answered.
     pub fn answers(&self) -> Vec<(NodeId, Option<Object>)> {
-        let agreed: std::collections::BTreeMap<_, _> = self.tally.agreed().collect();
-        self.tally.row().nodes.iter().map(|node| (*node, agreed.get(node).map(|object| (*object).clone()))).collect()
+        let agreed: BTreeMap<_, _> = self.tally.agreed_primaries().collect();
+        let object_of = |node: &NodeId| match agreed.get(node) {
+            Some(Held::Object(object)) => Some(object.clone()),
+            Some(Held::Digest(_)) | None => None,
+        };
+        self.tally.row().nodes.iter().map(|node| (*node, object_of(node))).collect()
     }
 
     fn needed(&self) -> usize {
-        self.tally.row().needed(self.consistency)
+        self.tally.row().needed(self.plan.consistency)
     }
 
     fn ask(&mut self, nodes: Vec<NodeId>, is_reachable: impl Fn(&NodeId) -> bool) -> Vec<GetEffect> {
         let me = self.me;
         let (reachable, lost): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| *node == me || is_reachable(node));
         lost.iter().for_each(|node| self.tally.fail(node));
-        let mut effects: Vec<_> = reachable.into_iter().map(GetEffect::Read).collect();
+        let mut effects: Vec<_> = reachable.into_iter().map(|node| self.read(node)).collect();
+        effects.extend(self.go_on(is_reachable));
+        effects
+    }
+
+    fn read(&mut self, node: NodeId) -> GetEffect {
+        let is_nearest = self.plan.nearest.is_none_or(|nearest| nearest == node);
+        let detail = if is_nearest || node == self.me { Detail::Whole } else { Detail::DigestOfLarge };
+        if detail == Detail::Whole {
+            self.asked_whole.insert(node);
+        }
+        GetEffect::Read { node, detail }
+    }
+
+    /// Has others stand in for the lost, compares digests, and judges.
+    fn go_on(&mut self, is_reachable: impl Fn(&NodeId) -> bool) -> Vec<GetEffect> {
+        let me = self.me;
+        let mut effects = Vec::new();
+        if !self.replied && self.plan.scope == Scope::Sloppy {
+            let found = self.tally.stand_in(|node| *node == me || is_reachable(node));
+            effects.extend(found.into_iter().map(|(node, _)| self.read(node)));
+        }
+        effects.extend(self.resolve_digests());
         effects.extend(self.judge());
         effects
     }
 
+    /// Puts the object in place of a digest that is its own, and asks for the object where none is.
+    fn resolve_digests(&mut self) -> Vec<GetEffect> {
+        let is_digest = |held: &Held| matches!(held, Held::Digest(_));
+        if !self.tally.agreed().any(|(_, held)| is_digest(held)) {
+            return Vec::new();
+        }
+        let whole: BTreeMap<Digest, Object> = self
+            .tally
+            .agreed()
+            .filter_map(|(_, held)| match held {
+                Held::Object(object) => Some((object.digest(), object.clone())),
+                Held::Digest(_) => None,
+            })
+            .collect();
+        let is_one_coming = self.asked_whole.iter().any(|node| self.tally.is_pending(node));
+        let mut differing = Vec::new();
+        for (node, held) in self.tally.agreed_mut() {
+            if let Held::Digest(digest) = held {
+                match whole.get(digest) {
+                    Some(object) => *held = Held::Object(object.clone()),
+                    None => differing.push(node),
+                }
+            }
+        }
+        if whole.is_empty() {
+            // Somebody's object may turn out to be everybody's.
+            differing.truncate(usize::from(!is_one_coming));
+        }
+        differing.retain(|node| self.tally.ask_again(node));
+        self.asked_whole.extend(&differing);
+        differing.into_iter().map(|node| GetEffect::Read { node, detail: Detail::Whole }).collect()
+    }
+
     fn judge(&mut self) -> Vec<GetEffect> {
-        let (acks, needed) = (self.tally.agreed_count(), self.needed());
+        let needed = self.needed();
         let is_settled = self.tally.is_settled();
-        let mut effects = match self.tally.verdict(needed) {
+        let mut effects = match self.verdict(needed) {
             Verdict::Pending => Vec::new(),
-            Verdict::Impossible if is_settled => self.reply(GetReply::QuorumNotMet { acks, needed }),
-            Verdict::Impossible => Vec::new(),
             Verdict::Reached => self.reply_found(is_settled),
+            Verdict::Impossible => self.reply_with_less(needed, is_settled),
         };
         if self.replied && is_settled {
             effects.extend(self.finish());
         }
         effects
+    }
+
+    /// A digest whose object has not come is no answer yet.
+    fn verdict(&self, needed: usize) -> Verdict {
+        let has_digest = self.tally.agreed().any(|(_, held)| matches!(held, Held::Digest(_)));
+        if has_digest { Verdict::Pending } else { self.tally.verdict(needed) }
     }
 
     /// Answers with the merge. That there is nothing is only said when everybody has been heard or has failed: a replica
@@ -162,14 +310,38 @@ impl GetOp {
         if !is_settled && object == Object::default() {
             return Vec::new();
         }
+        self.reply_object(object)
+    }
+
+    /// Fewer than R know the key. What they know is given where fallbacks that know nothing make up the number: R nodes
+    /// were reached. That there is nothing is never concluded so.
+    fn reply_with_less(&mut self, needed: usize, is_settled: bool) -> Vec<GetEffect> {
+        let Standing { agreed, unknown, .. } = self.tally.standing();
+        let object = self.merged();
+        if agreed + unknown >= needed && !object.siblings().is_empty() {
+            return self.reply_object(object);
+        }
+        if !is_settled {
+            return Vec::new();
+        }
+        if agreed == 0 && unknown > 0 {
+            self.reply(GetReply::Unknown { fallbacks: unknown })
+        } else {
+            self.reply(GetReply::QuorumNotMet { acks: agreed, needed })
+        }
+    }
+
+    fn reply_object(&mut self, object: Object) -> Vec<GetEffect> {
         let degraded = self.tally.row().is_short() || self.tally.any_failed();
         self.reply(GetReply::Found { object, degraded })
     }
 
     fn merged(&self) -> Object {
         let mut merged = Object::default();
-        for (_, object) in self.tally.agreed() {
-            merged.merge(object.clone());
+        for (_, held) in self.tally.agreed() {
+            if let Held::Object(object) = held {
+                merged.merge(object.clone());
+            }
         }
         merged
     }
@@ -178,86 +350,19 @@ impl GetOp {
         if std::mem::replace(&mut self.replied, true) { Vec::new() } else { vec![GetEffect::Reply(reply)] }
     }
 
+    /// Only primaries are repaired: what fallbacks keep is on its way to them.
     fn finish(&mut self) -> Vec<GetEffect> {
         if std::mem::replace(&mut self.finished, true) {
             return Vec::new();
         }
-        repairs(&self.merged(), self.tally.agreed()).into_iter().map(GetEffect::Repair).collect()
+        let objects = self.tally.agreed_primaries().filter_map(|(node, held)| match held {
+            Held::Object(object) => Some((node, object)),
+            Held::Digest(_) => None,
+        });
+        repairs(&self.merged(), objects).into_iter().map(GetEffect::Repair).collect()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        causality::{dot::Actor, seen::Seen, siblings::NewValue},
-        clock::WallTime,
-        ident::{OpId, Value},
-    };
-
-    const OURS: Digest = Digest([1; 32]);
-
-    fn node(i: u8) -> NodeId {
-        NodeId([i; 32])
-    }
-
-    fn object(actor: u64) -> Object {
-        let mut object = Object::default();
-        let new =
-            NewValue { op: OpId([7; 16]), value: Value::new(b"v").unwrap(), written_at: WallTime(1), expires_at: None };
-        object.put(&Seen::default(), Actor { node: actor, epoch: 1 }, new);
-        object
-    }
-
-    fn started(consistency: Consistency) -> GetOp {
-        let row = Row { nodes: (0..3).map(node).collect(), partition: OURS, replicas: 3 };
-        let mut op = GetOp::new(node(0), row, consistency);
-        assert_eq!(op.start(|_| true).len(), 3);
-        op
-    }
-
-    #[test]
-    fn replicas_that_agree_are_not_repaired() {
-        let mut op = started(Consistency::Quorum);
-        assert_eq!(op.on_object(&node(0), object(1), OURS), vec![]);
-        let found = GetReply::Found { object: object(1), degraded: false };
-        assert_eq!(op.on_object(&node(1), object(1), OURS), vec![GetEffect::Reply(found)]);
-        assert_eq!(op.on_object(&node(2), object(1), OURS), vec![]);
-        assert!(op.has_ended());
-    }
-
-    #[test]
-    fn a_straggler_that_was_behind_is_repaired_after_the_answer() {
-        let mut op = started(Consistency::Quorum);
-        op.on_object(&node(0), object(1), OURS);
-        op.on_object(&node(1), object(1), OURS);
-        let effects = op.on_object(&node(2), Object::default(), OURS);
-        assert!(matches!(&effects[..], [GetEffect::Repair(repair)] if repair.node == node(2)));
-    }
-
-    #[test]
-    fn siblings_on_different_replicas_are_merged_and_both_repaired() {
-        let mut op = started(Consistency::All);
-        op.on_object(&node(0), object(1), OURS);
-        op.on_object(&node(1), object(2), OURS);
-        let effects = op.on_object(&node(2), object(1), OURS);
-        assert_eq!(effects.len(), 4, "an answer and three repairs");
-    }
-
-    #[test]
-    fn absence_is_only_told_when_everybody_was_heard() {
-        let mut op = started(Consistency::One);
-        assert_eq!(op.on_object(&node(0), Object::default(), OURS), vec![]);
-        assert_eq!(op.on_object(&node(1), Object::default(), OURS), vec![]);
-        let effects = op.on_object(&node(2), object(1), OURS);
-        assert!(matches!(&effects[0], GetEffect::Reply(GetReply::Found { object: found, .. }) if *found == object(1)));
-    }
-
-    #[test]
-    fn absence_is_only_told_at_r() {
-        let mut op = started(Consistency::Quorum);
-        assert_eq!(op.on_object(&node(0), Object::default(), OURS), vec![]);
-        op.on_failed(&node(1));
-        assert_eq!(op.on_failed(&node(2)), vec![GetEffect::Reply(GetReply::QuorumNotMet { acks: 1, needed: 2 })]);
-    }
-}
+#[path = "get_tests.rs"]
+mod tests;

@@ -1,24 +1,34 @@
 //! A coordinated write: store here, replicate, answer at W.
 //!
 //! The coordinator writes first: only a replica may mint a dot, and the others must store the same one. A delete is a
-//! write that mints none.
+//! write that mints none. For each primary that cannot be reached, known before or found out on the way, the next
+//! fallback keeps a **hint**; where none is left, the coordinator keeps one itself, which counts for nothing.
+
+use std::collections::BTreeSet;
 
 use crate::{
     causality::siblings::Object,
     digest::Digest,
     ident::NodeId,
     quorum::{
-        Row,
+        QuorumRules, Row,
         tally::{Recorded, Tally, Verdict},
     },
-    wire::client::Consistency,
+    wire::client::{Consistency, Scope},
 };
 
 /// What a [`PutOp`] wants done.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PutEffect {
-    /// Send the object to this replica.
+    /// Have this replica merge the object. It may be the coordinator itself, when it came into the row on the way.
     Merge(NodeId),
+    /// Have a node keep the object for a primary.
+    Keep {
+        /// Who keeps it; may be the coordinator itself.
+        node: NodeId,
+        /// For whom.
+        target: NodeId,
+    },
     /// Its history and ours differ: reconcile, then call [`PutOp::on_reconciled`].
     Reconcile(NodeId),
     /// Tell the client. Given exactly once.
@@ -30,25 +40,53 @@ pub enum PutEffect {
 pub enum PutReply {
     /// At least W replicas hold it durably.
     Stored {
-        /// Replicas that hold it; all of them primaries.
+        /// Nodes that hold it.
         acks: usize,
+        /// How many of them are primaries.
+        primaries: usize,
+        /// Primaries for whom somebody else keeps it.
+        hinted: Vec<NodeId>,
         /// Fewer members than replicas, or a primary that did not store it.
         degraded: bool,
     },
     /// W is out of reach, and every replica has answered or failed.
     QuorumNotMet {
-        /// Replicas that hold it.
+        /// Slots of the row that are met.
         acks: usize,
         /// W.
         needed: usize,
     },
     /// The time is up.
     TimedOut {
-        /// Replicas that hold it.
+        /// Slots of the row that are met.
         acks: usize,
         /// W.
         needed: usize,
     },
+}
+
+/// Whether nodes keep hints for each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hinting {
+    /// They do.
+    On,
+    /// Nobody stands in for anybody when something is written.
+    Off,
+}
+
+/// What a write is, beside its row.
+#[derive(Debug, Clone)]
+pub struct PutPlan {
+    /// W.
+    pub consistency: Consistency,
+    /// Whose copies count.
+    pub scope: Scope,
+    /// Whether hints are kept.
+    pub hinting: Hinting,
+    /// What every replica is to merge.
+    pub object: Object,
+    /// The coordinator is a fallback, and keeps its own copy as a hint for this primary.
+    pub stands_in_for: Option<NodeId>,
 }
 
 /// One write at its coordinator, from the moment its own store has it.
@@ -56,29 +94,36 @@ pub enum PutReply {
 /// **Inputs**: answers of replicas, changes of the row. **Effects**: [`PutEffect`]. **Time**: one deadline, kept by the
 /// caller. **Ends when** every replica has answered or failed; replies at W, or when the time is up, and lingers until
 /// then, so that the remaining copies are made.
+///
+/// Wherever `is_reachable` is asked for, it is this node's opinion; it may be wrong.
 #[derive(Debug)]
 pub struct PutOp {
     me: NodeId,
-    consistency: Consistency,
-    object: Object,
+    plan: PutPlan,
     tally: Tally<()>,
+    /// Primaries for whom the coordinator itself has been asked to keep a hint, and those for whom it does.
+    asked_here: BTreeSet<NodeId>,
+    kept_here: BTreeSet<NodeId>,
     replied: bool,
 }
 
 impl PutOp {
-    /// A write whose `object` the coordinator's own store, `me`, holds durably.
+    /// A write whose object the coordinator's own store, `me`, holds durably.
     ///
     /// Call [`PutOp::start`] next.
-    pub fn new(me: NodeId, row: Row, consistency: Consistency, object: Object) -> PutOp {
-        let mut tally = Tally::new(row);
-        let partition = tally.row().partition;
-        tally.record(&me, partition, ());
-        PutOp { me, consistency, object, tally, replied: false }
+    pub fn new(me: NodeId, row: Row, plan: PutPlan, rules: QuorumRules) -> PutOp {
+        let partition = row.partition;
+        let mut tally = Tally::new(row, plan.scope, rules);
+        match &plan.stands_in_for {
+            Some(target) => tally.agreed_for(me, target, ()),
+            None => drop(tally.record(&me, partition, ())),
+        }
+        PutOp { me, plan, tally, asked_here: BTreeSet::new(), kept_here: BTreeSet::new(), replied: false }
     }
 
     /// What every replica is to merge.
     pub fn object(&self) -> &Object {
-        &self.object
+        &self.plan.object
     }
 
     /// The coordinator's partition digest.
@@ -86,13 +131,13 @@ impl PutOp {
         self.tally.row().partition
     }
 
-    /// The first effects. `is_reachable` is this node's opinion; who is not, counts as failed at once.
+    /// The first effects. Who cannot be reached counts as lost at once.
     pub fn start(&mut self, is_reachable: impl Fn(&NodeId) -> bool) -> Vec<PutEffect> {
         let others = self.tally.row().nodes.iter().copied().filter(|node| *node != self.me).collect();
         self.ask(others, is_reachable)
     }
 
-    /// `node` holds the object durably; `partition` is its partition digest.
+    /// `node` holds the object durably, as its own or as a hint; `partition` is its partition digest.
     pub fn on_merged(&mut self, node: &NodeId, partition: Digest) -> Vec<PutEffect> {
         match self.tally.record(node, partition, ()) {
             Recorded::OtherHistory => vec![PutEffect::Reconcile(*node)],
@@ -100,30 +145,45 @@ impl PutOp {
         }
     }
 
+    /// The coordinator itself keeps a hint for `target`, because nobody else could be found.
+    pub fn on_kept_here(&mut self, target: NodeId) {
+        self.kept_here.insert(target);
+    }
+
     /// `node` does not answer, or refuses.
-    pub fn on_failed(&mut self, node: &NodeId) -> Vec<PutEffect> {
+    pub fn on_failed(&mut self, node: &NodeId, is_reachable: impl Fn(&NodeId) -> bool) -> Vec<PutEffect> {
         self.tally.fail(node);
-        self.judge()
+        let mut effects = self.stand_in(is_reachable);
+        effects.extend(self.judge());
+        effects
     }
 
     /// The histories of `node` and of the coordinator agree now.
-    pub fn on_reconciled(&mut self, node: &NodeId) -> Vec<PutEffect> {
-        if self.tally.retry(node) { vec![PutEffect::Merge(*node)] } else { self.judge() }
+    pub fn on_reconciled(&mut self, node: &NodeId, is_reachable: impl Fn(&NodeId) -> bool) -> Vec<PutEffect> {
+        if self.tally.retry(node) {
+            return vec![match self.tally.target_of(node) {
+                Some(target) => PutEffect::Keep { node: *node, target },
+                None => PutEffect::Merge(*node),
+            }];
+        }
+        let mut effects = self.stand_in(is_reachable);
+        effects.extend(self.judge());
+        effects
     }
 
     /// The coordinator's history says something else of the partition now.
     pub fn on_row(&mut self, row: Row, is_reachable: impl Fn(&NodeId) -> bool) -> Vec<PutEffect> {
-        let partition = row.partition;
-        let mut again = self.tally.change_row(row, &self.me);
-        // The coordinator may have come into the row; it has stored the object already.
-        again.retain(|node| *node != self.me);
-        self.tally.record(&self.me, partition, ());
-        self.ask(again, is_reachable)
+        let again = self.tally.change_row(row, &self.me);
+        let me = self.me;
+        let mut effects = self.ask(again, |node| *node == me || is_reachable(node));
+        // What it keeps as a hint stays one; among its own data it must be as well.
+        effects.sort_by_key(|effect| *effect != PutEffect::Merge(me));
+        effects
     }
 
     /// The client's time is up. The machine goes on until every replica has answered or failed, or is dropped.
     pub fn on_deadline(&mut self) -> Vec<PutEffect> {
-        let acks = self.tally.agreed_count();
+        let acks = self.tally.standing().agreed;
         self.reply(PutReply::TimedOut { acks, needed: self.needed() })
     }
 
@@ -133,28 +193,59 @@ impl PutOp {
     }
 
     fn needed(&self) -> usize {
-        self.tally.row().needed(self.consistency)
+        self.tally.row().needed(self.plan.consistency)
     }
 
     fn ask(&mut self, nodes: Vec<NodeId>, is_reachable: impl Fn(&NodeId) -> bool) -> Vec<PutEffect> {
-        let (reachable, lost): (Vec<_>, Vec<_>) = nodes.into_iter().partition(is_reachable);
+        let (reachable, lost): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| is_reachable(node));
         lost.iter().for_each(|node| self.tally.fail(node));
         let mut effects: Vec<_> = reachable.into_iter().map(PutEffect::Merge).collect();
+        effects.extend(self.stand_in(is_reachable));
         effects.extend(self.judge());
         effects
     }
 
+    fn stand_in(&mut self, is_reachable: impl Fn(&NodeId) -> bool) -> Vec<PutEffect> {
+        if self.plan.hinting == Hinting::Off {
+            return Vec::new();
+        }
+        let me = self.me;
+        let found = self.tally.stand_in(|node| *node != me && is_reachable(node));
+        let mut effects: Vec<_> = found.into_iter().map(|(node, target)| PutEffect::Keep { node, target }).collect();
+        for target in self.tally.abandoned() {
+            if target != me && self.asked_here.insert(target) {
+                effects.push(PutEffect::Keep { node: me, target });
+            }
+        }
+        effects
+    }
+
     fn judge(&mut self) -> Vec<PutEffect> {
-        let (acks, needed) = (self.tally.agreed_count(), self.needed());
+        let needed = self.needed();
         match self.tally.verdict(needed) {
             // The client is told how many did store it, so whoever may yet answer is waited for.
             Verdict::Impossible if !self.tally.is_settled() => Vec::new(),
             Verdict::Pending => Vec::new(),
             Verdict::Reached => {
-                let degraded = self.tally.row().is_short() || self.tally.any_failed();
-                self.reply(PutReply::Stored { acks, degraded })
+                let stored = self.stored();
+                self.reply(stored)
             }
-            Verdict::Impossible => self.reply(PutReply::QuorumNotMet { acks, needed }),
+            Verdict::Impossible => {
+                let acks = self.tally.standing().agreed;
+                self.reply(PutReply::QuorumNotMet { acks, needed })
+            }
+        }
+    }
+
+    fn stored(&self) -> PutReply {
+        let holders: BTreeSet<&NodeId> = self.tally.agreed().map(|(node, ())| node).collect();
+        let primaries: BTreeSet<&NodeId> = self.tally.agreed_primaries().map(|(node, ())| node).collect();
+        let kept_here = self.kept_here.iter().filter(|target| !primaries.contains(target)).copied();
+        PutReply::Stored {
+            acks: holders.len(),
+            primaries: primaries.len(),
+            hinted: self.tally.stood_in_for().chain(kept_here).collect(),
+            degraded: self.tally.row().is_short() || self.tally.any_failed(),
         }
     }
 
@@ -168,79 +259,151 @@ mod tests {
     use super::*;
 
     const OURS: Digest = Digest([1; 32]);
+    const THEIRS: Digest = Digest([2; 32]);
 
     fn node(i: u8) -> NodeId {
         NodeId([i; 32])
     }
 
-    fn row(nodes: &[u8], partition: Digest) -> Row {
-        Row { nodes: nodes.iter().copied().map(node).collect(), partition, replicas: 3 }
+    fn row(nodes: &[u8], fallbacks: &[u8], partition: Digest) -> Row {
+        let ids = |numbers: &[u8]| numbers.iter().copied().map(node).collect();
+        Row { nodes: ids(nodes), fallbacks: ids(fallbacks), partition, replicas: 3 }
+    }
+
+    fn plan(consistency: Consistency) -> PutPlan {
+        PutPlan {
+            consistency,
+            scope: Scope::Sloppy,
+            hinting: Hinting::On,
+            object: Object::default(),
+            stands_in_for: None,
+        }
+    }
+
+    fn op_with(plan: PutPlan, fallbacks: &[u8]) -> PutOp {
+        PutOp::new(node(0), row(&[0, 1, 2], fallbacks, OURS), plan, QuorumRules::sound())
     }
 
     fn op(consistency: Consistency) -> PutOp {
-        PutOp::new(node(0), row(&[0, 1, 2], OURS), consistency, Object::default())
+        op_with(plan(consistency), &[3, 4])
     }
 
-    fn stored(acks: usize, degraded: bool) -> Vec<PutEffect> {
-        vec![PutEffect::Reply(PutReply::Stored { acks, degraded })]
+    fn stored(acks: usize, primaries: usize, hinted: &[u8], degraded: bool) -> PutEffect {
+        let hinted = hinted.iter().copied().map(node).collect();
+        PutEffect::Reply(PutReply::Stored { acks, primaries, hinted, degraded })
+    }
+
+    fn keep(i: u8, target: u8) -> PutEffect {
+        PutEffect::Keep { node: node(i), target: node(target) }
+    }
+
+    fn merge(i: u8) -> PutEffect {
+        PutEffect::Merge(node(i))
     }
 
     #[test]
     fn it_replies_at_w_and_ends_when_all_have_answered() {
         let mut op = op(Consistency::Quorum);
-        assert_eq!(op.start(|_| true), vec![PutEffect::Merge(node(1)), PutEffect::Merge(node(2))]);
-        assert_eq!(op.on_merged(&node(2), OURS), stored(2, false));
+        assert_eq!(op.start(|_| true), [merge(1), merge(2)]);
+        assert_eq!(op.on_merged(&node(2), OURS), [stored(2, 2, &[], false)]);
         assert!(!op.has_ended());
-        assert_eq!(op.on_merged(&node(1), OURS), vec![]);
+        assert_eq!(op.on_merged(&node(1), OURS), []);
         assert!(op.has_ended());
     }
 
     #[test]
     fn w_one_is_met_by_the_coordinator_alone() {
-        let mut op = op(Consistency::One);
-        assert!(op.start(|_| true).contains(&stored(1, false)[0]));
+        assert!(op(Consistency::One).start(|_| true).contains(&stored(1, 1, &[], false)));
     }
 
     #[test]
-    fn a_lost_replica_makes_all_impossible_and_those_that_stored_it_are_counted() {
+    fn a_fallback_keeps_a_hint_for_a_primary_known_to_be_down() {
         let mut op = op(Consistency::All);
-        assert_eq!(op.start(|other| *other != node(2)), vec![PutEffect::Merge(node(1))]);
+        assert_eq!(op.start(|other| *other != node(1)), [merge(2), keep(3, 1)]);
+        op.on_merged(&node(2), OURS);
+        assert_eq!(op.on_merged(&node(3), OURS), [stored(3, 2, &[1], true)]);
+        assert!(op.has_ended());
+    }
+
+    #[test]
+    fn a_primary_found_dead_on_the_way_is_stood_in_for_and_so_is_a_fallback() {
+        let mut op = op(Consistency::All);
+        op.start(|_| true);
+        op.on_merged(&node(1), OURS);
+        assert_eq!(op.on_failed(&node(2), |_| true), [keep(3, 2)]);
+        assert_eq!(op.on_failed(&node(3), |_| true), [keep(4, 2)]);
+        assert_eq!(op.on_merged(&node(4), OURS), [stored(3, 2, &[2], true)]);
+    }
+
+    #[test]
+    fn where_no_fallback_is_left_the_coordinator_keeps_a_hint_that_counts_for_nothing() {
+        let mut op = op_with(plan(Consistency::All), &[]);
+        assert_eq!(op.start(|other| *other != node(2)), [merge(1), keep(0, 2)]);
+        op.on_kept_here(node(2));
         let unmet = PutReply::QuorumNotMet { acks: 2, needed: 3 };
-        assert_eq!(op.on_merged(&node(1), OURS), vec![PutEffect::Reply(unmet)]);
-        assert_eq!(op.on_failed(&node(1)), vec![], "one reply only");
+        assert_eq!(op.on_merged(&node(1), OURS), [PutEffect::Reply(unmet)]);
+        assert_eq!(op.on_failed(&node(1), |_| true), [], "one reply only");
+
+        let mut op = op_with(plan(Consistency::Quorum), &[]);
+        op.start(|other| *other != node(2));
+        op.on_kept_here(node(2));
+        assert_eq!(op.on_merged(&node(1), OURS), [stored(2, 2, &[2], true)]);
+    }
+
+    #[test]
+    fn a_strict_write_counts_its_row_only_and_leaves_hints_all_the_same() {
+        let mut op = op_with(PutPlan { scope: Scope::Strict, ..plan(Consistency::All) }, &[3]);
+        assert_eq!(op.start(|other| *other != node(2)), [merge(1), keep(3, 2)]);
+        assert_eq!(op.on_merged(&node(3), OURS), [], "who has not answered yet is waited for");
+        let unmet = PutReply::QuorumNotMet { acks: 2, needed: 3 };
+        assert_eq!(op.on_merged(&node(1), OURS), [PutEffect::Reply(unmet)]);
+    }
+
+    #[test]
+    fn without_hints_nobody_stands_in() {
+        let mut op = op_with(PutPlan { hinting: Hinting::Off, ..plan(Consistency::All) }, &[3]);
+        assert_eq!(op.start(|other| *other != node(2)), [merge(1)]);
+    }
+
+    #[test]
+    fn a_fallback_coordinates_when_no_primary_can_and_counts_once() {
+        let plan = PutPlan { stands_in_for: Some(node(0)), ..plan(Consistency::Quorum) };
+        let mut op = PutOp::new(node(4), row(&[0, 1, 2], &[3, 4], OURS), plan, QuorumRules::sound());
+        let is_fallback = |other: &NodeId| *other == node(3);
+        assert_eq!(op.start(is_fallback), [keep(3, 1), keep(4, 2)], "its own second hint counts for nothing");
+        assert_eq!(op.on_merged(&node(3), OURS), [stored(2, 0, &[0, 1], true)]);
     }
 
     #[test]
     fn a_replica_with_another_history_is_asked_again_after_reconciling() {
         let mut op = op(Consistency::All);
-        op.start(|_| true);
-        op.on_merged(&node(1), OURS);
-        assert_eq!(op.on_merged(&node(2), Digest([9; 32])), vec![PutEffect::Reconcile(node(2))]);
-        assert_eq!(op.on_reconciled(&node(2)), vec![PutEffect::Merge(node(2))]);
-        assert_eq!(op.on_merged(&node(2), OURS), stored(3, false));
+        op.start(|other| *other != node(1));
+        assert_eq!(op.on_merged(&node(2), THEIRS), [PutEffect::Reconcile(node(2))]);
+        assert_eq!(op.on_merged(&node(3), THEIRS), [PutEffect::Reconcile(node(3))]);
+        assert_eq!(op.on_reconciled(&node(2), |_| true), [merge(2)]);
+        assert_eq!(op.on_reconciled(&node(3), |_| true), [keep(3, 1)]);
+        op.on_merged(&node(2), OURS);
+        assert_eq!(op.on_merged(&node(3), OURS), [stored(3, 2, &[1], true)]);
     }
 
     #[test]
     fn answers_under_the_old_row_do_not_count_under_the_new_one() {
         let mut op = op(Consistency::Quorum);
         op.start(|_| true);
-        let theirs = Digest([2; 32]);
-        assert_eq!(
-            op.on_row(row(&[0, 3, 4], theirs), |_| true),
-            vec![PutEffect::Merge(node(3)), PutEffect::Merge(node(4))]
-        );
-        assert_eq!(op.on_merged(&node(1), OURS), vec![]);
-        assert_eq!(op.on_merged(&node(3), theirs), stored(2, false));
+        assert_eq!(op.on_row(row(&[0, 3, 4], &[1, 2], THEIRS), |_| true), [merge(3), merge(4)]);
+        assert_eq!(op.on_merged(&node(1), OURS), []);
+        assert_eq!(op.on_merged(&node(3), THEIRS), [stored(2, 2, &[], false)]);
     }
 
     #[test]
-    fn a_coordinator_that_comes_into_the_row_does_not_ask_itself() {
-        let mut op = PutOp::new(node(9), row(&[0, 1, 2], OURS), Consistency::One, Object::default());
-        assert_eq!(op.start(|_| true).len(), 3, "outside the row its own copy does not count");
-        let theirs = Digest([2; 32]);
-        let effects = op.on_row(row(&[0, 1, 9], theirs), |_| true);
-        assert_eq!(effects[..2], [PutEffect::Merge(node(0)), PutEffect::Merge(node(1))]);
-        assert_eq!(effects[2..], stored(1, false));
+    fn a_coordinator_that_comes_into_the_row_stores_the_object_among_its_own_data() {
+        let plan = PutPlan { stands_in_for: Some(node(2)), ..plan(Consistency::Quorum) };
+        let mut op = PutOp::new(node(9), row(&[0, 1, 2], &[9], OURS), plan, QuorumRules::sound());
+        assert_eq!(op.start(|_| true).len(), 3, "it does not believe them lost, or it would not be so polite");
+        let effects = op.on_row(row(&[0, 1, 9], &[2], THEIRS), |_| true);
+        assert_eq!(effects, [merge(9), merge(0), merge(1)]);
+        op.on_merged(&node(9), THEIRS);
+        assert_eq!(op.on_merged(&node(0), THEIRS), [stored(2, 2, &[], false)]);
     }
 
     #[test]
@@ -248,6 +411,6 @@ mod tests {
         let mut op = op(Consistency::All);
         op.start(|_| true);
         op.on_merged(&node(1), OURS);
-        assert_eq!(op.on_deadline(), vec![PutEffect::Reply(PutReply::TimedOut { acks: 2, needed: 3 })]);
+        assert_eq!(op.on_deadline(), [PutEffect::Reply(PutReply::TimedOut { acks: 2, needed: 3 })]);
     }
 }

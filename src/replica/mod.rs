@@ -7,9 +7,12 @@
 pub mod batch;
 pub mod startup;
 pub mod values;
+pub mod hints;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod hint_tests;
 
 use crate::{
     causality::{
@@ -18,9 +21,14 @@ use crate::{
         siblings::{NewValue, Object},
     },
     clock::WallTime,
+    digest::Digest,
     ident::{Key, NodeId},
     membership::change::Change,
-    replica::values::{KeyPage, WriteRefused},
+    replica::{
+        hints::{HintFor, HintLimits, HintPage, HintTotals, SweepFrom, Swept},
+        values::{KeyPage, Place, WriteRefused},
+    },
+    ring::token::{Partition, PartitionCount},
     store::{ReadTxn, StoreError, Table, WriteTxn},
     wire::client::Cursor,
 };
@@ -30,6 +38,8 @@ use crate::{
 pub enum Work {
     /// Coordinate a client's write: mint a dot, or delete.
     Write {
+        /// Among the node's own data, or as a hint where it stands in.
+        place: Place,
         /// The key.
         key: Key,
         /// What the client has seen.
@@ -44,6 +54,37 @@ pub enum Work {
         /// The other's object.
         object: Object,
     },
+    /// Merge an object into what is kept of it for a node that cannot be reached.
+    KeepHint {
+        /// For whom.
+        hint: HintFor,
+        /// The key.
+        key: Key,
+        /// What that node lacks.
+        object: Object,
+    },
+    /// What was kept has reached its target: drop it, if it is still what was sent.
+    DropHint {
+        /// For whom it was kept.
+        target: NodeId,
+        /// The key.
+        key: Key,
+        /// Digest of the object that was sent.
+        sent: Digest,
+    },
+    /// Give up hints that are too old, and those that are damaged; their partitions are marked.
+    SweepHints {
+        /// For whom they were kept.
+        target: NodeId,
+        /// Those kept since before this are too old.
+        before: WallTime,
+        /// Where the sweep before ended.
+        after: Option<Cursor>,
+        /// The oldest that stays, of what was seen before.
+        oldest: Option<WallTime>,
+        /// Into how many partitions the ring is cut.
+        partitions: PartitionCount,
+    },
     /// Keep these changes of the membership history.
     SaveChanges(Vec<Change>),
     /// Remember the latest life seen of a peer.
@@ -53,6 +94,8 @@ pub enum Work {
         /// Its boot number, and the instance that told it.
         life: (u64, u64),
     },
+    /// Write what is there already, to see whether the store takes writes again.
+    Probe,
     /// Enough members know of no later life of this node: what its store remembers of epochs is good.
     ConfirmLife,
     /// Others have seen a later start of this node than its store knows: the store was restored or cloned. Forgets all
@@ -77,6 +120,24 @@ pub enum Query {
         /// Most keys in the page.
         limit: usize,
     },
+    /// The object of a key of which this node may keep hints, as far as it knows it.
+    StandIn {
+        /// The key.
+        key: Key,
+        /// For whom hints of it may be kept: the key's row. At most 16.
+        targets: Vec<NodeId>,
+    },
+    /// A page of the hints for one target.
+    Hints {
+        /// For whom.
+        target: NodeId,
+        /// Where the page before ended.
+        after: Option<Cursor>,
+        /// Most hints in the page.
+        limit: usize,
+    },
+    /// What hints come to, target by target.
+    HintTotals,
     /// How much there is, and what was done.
     Totals,
 }
@@ -102,12 +163,20 @@ pub enum Done {
         /// What its writer may be told it has seen.
         seen: Seen,
     },
-    /// A [`Work::Write`] that would break a limit; nothing changed.
+    /// A [`Work::Write`] or [`Work::KeepHint`] that would break a limit; of that key nothing changed.
     Refused(WriteRefused),
-    /// A [`Work::Merge`], whether or not it changed anything.
+    /// A [`Work::Merge`] or [`Work::KeepHint`], whether or not it changed anything.
     Merged,
-    /// Changes or boot numbers are kept.
+    /// Changes or boot numbers are kept, or a hint is dropped or was not what it was.
     Saved,
+    /// A [`Work::SweepHints`].
+    Swept(Swept),
+    /// Answer to [`Query::StandIn`]: nothing when the node does not know the key.
+    Known(Option<Object>),
+    /// Answer to [`Query::Hints`].
+    Hints(HintPage),
+    /// Answer to [`Query::HintTotals`], by target.
+    HintTotals(Vec<(NodeId, HintTotals)>),
     /// Answer to [`Query::Object`]: the default object when there is none.
     Object(Object),
     /// Answer to [`Query::Keys`].
@@ -116,6 +185,10 @@ pub enum Done {
     Totals {
         /// Keys held, tombstones included.
         key_count: u64,
+        /// What hints come to, by target.
+        hints: Vec<(NodeId, HintTotals)>,
+        /// Partitions that are marked to be compared early, ascending.
+        marked: Vec<Partition>,
         /// What was done.
         counts: StoreCounts,
     },
@@ -128,6 +201,19 @@ pub struct Rules {
     pub epochs: EpochRule,
     /// What a merge keeps.
     pub merges: MergeRule,
+    /// How hints are kept and dropped.
+    pub hints: HintRule,
+}
+
+/// See [`Rules`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HintRule {
+    /// Apart from the node's own data, and dropped only as they were sent.
+    Apart,
+    /// Among the node's own data. Breaks P3: what it is not responsible for stays with it for ever.
+    AmongObjects,
+    /// Dropped even if they have changed since they were sent. Breaks P1: what came in between is lost.
+    DroppedThoughChanged,
 }
 
 /// See [`Rules`].
@@ -142,7 +228,7 @@ pub enum MergeRule {
 impl Rules {
     /// The rules that keep the promises.
     pub fn sound() -> Rules {
-        Rules { epochs: EpochRule::Fresh, merges: MergeRule::KeepSiblings }
+        Rules { epochs: EpochRule::Fresh, merges: MergeRule::KeepSiblings, hints: HintRule::Apart }
     }
 }
 
@@ -155,6 +241,8 @@ pub struct Replica {
     pub rules: Rules,
     /// Its present life.
     pub life: Life,
+    /// How much it keeps for others.
+    pub limits: HintLimits,
     /// Records met so far that did not match their checksum, each time one was met. They count as missing: what was written
     /// or merged on top of one began anew.
     pub damaged: u64,
@@ -163,10 +251,16 @@ pub struct Replica {
 /// Carries out `work`. After an error the transaction must be dropped.
 pub fn apply(txn: &mut impl WriteTxn, work: Work, replica: &mut Replica, now: WallTime) -> Result<Done, StoreError> {
     match work {
-        Work::Write { key, context, new } => values::write(txn, &key, &context, new, replica, now),
-        Work::Merge { key, object } => {
-            values::merge(txn, &key, object, replica, now)?;
-            Ok(Done::Merged)
+        Work::Write { place, key, context, new } => values::write(txn, &place, &key, &context, new, replica, now),
+        Work::Merge { key, object } => values::merge(txn, &Place::Own, &key, object, replica, now),
+        Work::KeepHint { hint, key, object } => values::merge(txn, &Place::Hint(hint), &key, object, replica, now),
+        Work::DropHint { target, key, sent } => {
+            hints::drop_as_sent(txn, &target, &key, &sent, replica.rules.hints)?;
+            Ok(Done::Saved)
+        }
+        Work::SweepHints { target, before, after, oldest, partitions } => {
+            let from = SweepFrom { after: after.as_ref(), oldest, before };
+            hints::sweep(txn, &target, from, partitions, &mut replica.damaged).map(Done::Swept)
         }
         Work::SaveChanges(changes) => {
             for change in &changes {
@@ -176,6 +270,10 @@ pub fn apply(txn: &mut impl WriteTxn, work: Work, replica: &mut Replica, now: Wa
         }
         Work::SavePeerLife { node, life } => {
             startup::save_peer_life(txn, &node, life)?;
+            Ok(Done::Saved)
+        }
+        Work::Probe => {
+            startup::probe(txn)?;
             Ok(Done::Saved)
         }
         Work::ConfirmLife => {
@@ -199,6 +297,16 @@ pub fn answer(txn: &impl ReadTxn, query: &Query, now: WallTime, counts: &mut Sto
         Query::Keys { prefix, after, limit } => {
             values::list_keys(txn, prefix, after.as_ref(), *limit, now, &mut counts.damaged).map(Done::Keys)
         }
-        Query::Totals => Ok(Done::Totals { key_count: txn.count(Table::Objects)?, counts: *counts }),
+        Query::StandIn { key, targets } => hints::known(txn, key, targets, &mut counts.damaged).map(Done::Known),
+        Query::Hints { target, after, limit } => {
+            hints::page(txn, target, after.as_ref(), *limit, &mut counts.damaged).map(Done::Hints)
+        }
+        Query::HintTotals => hints::totals(txn).map(Done::HintTotals),
+        Query::Totals => Ok(Done::Totals {
+            key_count: txn.count(Table::Objects)?,
+            hints: hints::totals(txn)?,
+            marked: hints::marked(txn)?,
+            counts: *counts,
+        }),
     }
 }

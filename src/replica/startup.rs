@@ -11,6 +11,7 @@ use crate::{
     causality::epochs::Epochs,
     ident::NodeId,
     membership::change::Change,
+    replica::hints,
     store::{
         ReadTxn, StoreError, Table, Walk, WriteTxn, record,
         schema::{self, FORMAT_VERSION, MetaRow},
@@ -28,6 +29,8 @@ pub struct Recovered {
     pub changes: Vec<Change>,
     /// The latest life seen of each peer: its boot number, and the instance that told it.
     pub peer_lives: BTreeMap<NodeId, (u64, u64)>,
+    /// For whom hints are kept.
+    pub hint_targets: Vec<NodeId>,
 }
 
 /// Begins a start of `node` on this store. Commit before anything is answered.
@@ -42,12 +45,23 @@ pub fn begin(txn: &mut impl WriteTxn, node: &NodeId) -> Result<Recovered, StoreE
     if !clean {
         invalidate_epochs(txn)?;
     }
-    Ok(Recovered { boot, clean, changes: load_rows(txn, Table::History)?, peer_lives: load_peer_lives(txn)? })
+    Ok(Recovered {
+        boot,
+        clean,
+        changes: load_rows(txn, Table::History)?,
+        peer_lives: load_peer_lives(txn)?,
+        hint_targets: hints::totals(txn)?.into_iter().map(|(target, _)| target).collect(),
+    })
 }
 
 /// Marks a clean stop: nothing was sent that is not committed. The last transaction of a process.
 pub fn end(txn: &mut impl WriteTxn) -> Result<(), StoreError> {
     save_meta(txn, MetaRow::CleanStop, &true)
+}
+
+/// Writes a row as it is.
+pub(crate) fn probe(txn: &mut impl WriteTxn) -> Result<(), StoreError> {
+    save_meta(txn, MetaRow::CleanStop, &false)
 }
 
 /// Makes every epoch drawn so far invalid, whether this store remembers it or not: each key gets a fresh one at its next
@@ -122,7 +136,12 @@ fn save_meta<T: Serialize>(txn: &mut impl WriteTxn, row: MetaRow, body: &T) -> R
     save_row(txn, Table::Meta, row.key(), body)
 }
 
-fn save_row<T: Serialize>(txn: &mut impl WriteTxn, table: Table, key: &[u8], body: &T) -> Result<(), StoreError> {
+pub(crate) fn save_row<T: Serialize>(
+    txn: &mut impl WriteTxn,
+    table: Table,
+    key: &[u8],
+    body: &T,
+) -> Result<(), StoreError> {
     let body = cbor4ii::serde::to_vec(Vec::new(), body).expect("encoding into memory cannot fail");
     txn.put(table, key, &record::seal(table, key, &body))
 }
@@ -140,7 +159,7 @@ fn load_peer_lives(txn: &impl ReadTxn) -> Result<BTreeMap<NodeId, (u64, u64)>, S
     Ok(load_rows::<(NodeId, (u64, u64))>(txn, Table::Peers)?.into_iter().collect())
 }
 
-fn decode<T: DeserializeOwned>(table: Table, key: &[u8], sealed: &[u8]) -> Result<T, StoreError> {
+pub(crate) fn decode<T: DeserializeOwned>(table: Table, key: &[u8], sealed: &[u8]) -> Result<T, StoreError> {
     let damaged = |reason: String| StoreError::Damaged { detail: format!("row {}: {reason}", key.escape_ascii()) };
     let body = record::open(table, key, sealed).map_err(|damage| damaged(damage.to_string()))?;
     cbor4ii::serde::from_slice(body).map_err(|error| damaged(error.to_string()))

@@ -14,8 +14,9 @@ use crate::{
     replica::{
         Done, MergeRule, Query, Rules, StoreCounts, Work, answer,
         batch::Committer,
+        hints::HintLimits,
         startup,
-        values::{KeyPage, WriteRefused},
+        values::{KeyPage, Place, WriteRefused},
     },
     ring::token::{PartitionCount, Token},
     store::{
@@ -25,6 +26,12 @@ use crate::{
     },
     wire::client::Cursor,
 };
+
+const LIMITS: HintLimits = HintLimits { target_bytes: 2_000, total_bytes: 3_000 };
+/// What a store tells that holds so many keys and no hints.
+fn totals(key_count: u64) -> Done {
+    Done::Totals { key_count, hints: Vec::new(), marked: Vec::new(), counts: StoreCounts::default() }
+}
 
 const NOW: WallTime = WallTime(1_000);
 const ME: NodeId = NodeId([1; 32]);
@@ -43,7 +50,7 @@ impl Replica {
     }
 
     fn with(node: NodeId, rules: Rules) -> Replica {
-        let committer = Committer::new(node.to_actor_number(), rules, 0);
+        let committer = Committer::new(node.to_actor_number(), rules, LIMITS, 0);
         let mut replica = Replica { store: MemoryStore::new(), committer, counts: StoreCounts::default() };
         replica.run(Work::ConfirmLife).unwrap();
         replica
@@ -57,7 +64,7 @@ impl Replica {
     /// Writes `value` as the `op`-th operation of a client that has seen `context`.
     fn put(&mut self, name: &str, context: &Seen, op: u8, value: &[u8]) -> Done {
         let new = NewValue { op: OpId([op; 16]), value: Value::new(value).unwrap(), written_at: NOW, expires_at: None };
-        self.run(Work::Write { key: key(name), context: context.clone(), new: Some(new) }).unwrap()
+        self.run(Work::Write { place: Place::Own, key: key(name), context: context.clone(), new: Some(new) }).unwrap()
     }
 
     /// The same, when it must succeed. Returns what the writer has seen.
@@ -69,7 +76,7 @@ impl Replica {
     }
 
     fn delete(&mut self, name: &str, context: &Seen) {
-        self.run(Work::Write { key: key(name), context: context.clone(), new: None }).unwrap();
+        self.run(Work::Write { place: Place::Own, key: key(name), context: context.clone(), new: None }).unwrap();
     }
 
     fn merge(&mut self, name: &str, object: Object) {
@@ -318,9 +325,9 @@ fn an_expired_key_is_not_listed() {
     let mut replica = Replica::of(ME);
     let value = Value::new(b"v").unwrap();
     let new = NewValue { op: OpId([1; 16]), value, written_at: NOW, expires_at: Some(NOW) };
-    replica.run(Work::Write { key: key("k"), context: nothing(), new: Some(new) }).unwrap();
+    replica.run(Work::Write { place: Place::Own, key: key("k"), context: nothing(), new: Some(new) }).unwrap();
     assert_eq!(replica.page("", None, 10).keys, []);
-    assert_eq!(replica.ask(&Query::Totals), Done::Totals { key_count: 1, counts: StoreCounts::default() });
+    assert_eq!(replica.ask(&Query::Totals), totals(1));
 }
 
 #[test]
@@ -386,7 +393,7 @@ fn a_commit_that_fails_fails_all_of_its_batch() {
     let write = |name: &str, op| {
         let value = Value::new(b"after").unwrap();
         let new = NewValue { op: OpId([op; 16]), value, written_at: NOW, expires_at: None };
-        Work::Write { key: key(name), context: nothing(), new: Some(new) }
+        Work::Write { place: Place::Own, key: key(name), context: nothing(), new: Some(new) }
     };
     let batch = [(1, write("a", 2)), (2, write("b", 3))];
     replica.store.fail_next_commit(broken());
@@ -404,7 +411,7 @@ fn after_a_commit_that_failed_no_dot_of_it_is_minted_again() {
     let before = replica.dots("k")[0];
     replica.store.fail_next_commit(broken());
     let new = NewValue { op: OpId([2; 16]), value: Value::new(b"b").unwrap(), written_at: NOW, expires_at: None };
-    let lost = Work::Write { key: key("k"), context: nothing(), new: Some(new) };
+    let lost = Work::Write { place: Place::Own, key: key("k"), context: nothing(), new: Some(new) };
     assert_eq!(replica.run(lost), Err(broken()));
     replica.stored("k", &nothing(), 3, b"c");
     let after = replica.dots("k")[1];
@@ -421,11 +428,11 @@ fn a_stop_right_after_a_commit_that_failed_is_clean_and_yet_gives_the_epochs_up(
     replica.stored("k", &nothing(), 1, b"a");
     replica.store.fail_next_commit(broken());
     let new = NewValue { op: OpId([2; 16]), value: Value::new(b"b").unwrap(), written_at: NOW, expires_at: None };
-    let lost = Work::Write { key: key("k"), context: nothing(), new: Some(new) };
+    let lost = Work::Write { place: Place::Own, key: key("k"), context: nothing(), new: Some(new) };
     assert_eq!(replica.run(lost), Err(broken()));
     replica.stop();
     assert!(replica.start(&ME).unwrap().clean);
-    replica.committer = Committer::new(ME.to_actor_number(), Rules::sound(), 1);
+    replica.committer = Committer::new(ME.to_actor_number(), Rules::sound(), LIMITS, 1);
     replica.run(Work::ConfirmLife).unwrap();
     replica.stored("k", &nothing(), 3, b"c");
     assert_ne!(replica.dots("k")[0].actor, replica.dots("k")[1].actor);

@@ -1,5 +1,8 @@
 //! The objects of a replica: write, merge, read, list.
 //!
+//! The same writing and merging serves a hint, at another [`Place`]: a node that stands in mints and merges like any
+//! replica, only not among its own data.
+//!
 //! A record is sealed with a checksum over its row. One that does not match reads as missing: it is never served and
 //! never sent, and a write or merge on top of it starts anew, under a fresh epoch because its local record is gone.
 
@@ -17,7 +20,11 @@ use crate::{
     clock::WallTime,
     ident::Key,
     limits::{OBJECT_LIMIT_BYTES, SCAN_PAGE_MAX, SIBLING_COUNT_MAX},
-    replica::{Done, MergeRule, Replica, startup},
+    replica::{
+        Done, HintRule, MergeRule, Replica,
+        hints::{self, HintFor},
+        startup,
+    },
     ring::token::{self, Token},
     store::{
         ReadTxn, StoreError, Table, Walk, WriteTxn, record,
@@ -49,6 +56,33 @@ pub enum WriteRefused {
         /// Its size.
         actual_bytes: usize,
     },
+    /// The write would have been kept as a hint, and no more of them are kept.
+    #[error("no more hints are kept here: {limit_bytes} bytes are the limit; another node may have room")]
+    HintsFull {
+        /// The bound that was reached.
+        limit_bytes: u64,
+    },
+}
+
+/// Where an object is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Among the node's own data: it is in the key's row.
+    Own,
+    /// Apart from it, for a member of the row that cannot be reached.
+    Hint(HintFor),
+}
+
+impl Place {
+    fn row_of(&self, key: &Key, rule: HintRule) -> (Table, RowKey) {
+        let token = Token::of(key).0;
+        match self {
+            Place::Hint(hint) if rule != HintRule::AmongObjects => {
+                (Table::Hints, schema::hint_row(&hint.target, token, key))
+            }
+            Place::Own | Place::Hint(_) => (Table::Objects, schema::object_row(token, key)),
+        }
+    }
 }
 
 /// Keys of one page, in the order of the rows.
@@ -60,40 +94,45 @@ pub struct KeyPage {
     pub next: Option<Cursor>,
 }
 
-/// The body of an object's record.
-#[derive(Serialize, Deserialize)]
-struct Record {
+/// The body of the record of an object or of a hint.
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) object: Object,
+    pub(crate) local: Local,
+}
+
+/// What is held in a row, or the beginning of it.
+struct Held {
     object: Object,
     local: Local,
+    /// Length of the stored record, damaged or not; none when there is none.
+    stored_bytes: Option<usize>,
 }
 
 /// The object and local record of `key`, if there are any that are whole.
 pub fn load(txn: &impl ReadTxn, key: &Key, damaged: &mut u64) -> Result<Option<(Object, Local)>, StoreError> {
-    let row = row_of(key);
+    let row = schema::object_row(Token::of(key).0, key);
     let Some(sealed) = txn.get(Table::Objects, row.as_bytes())? else { return Ok(None) };
-    let record = decode(row.as_bytes(), sealed);
+    let record = decode(Table::Objects, row.as_bytes(), sealed);
     *damaged += u64::from(record.is_none());
     Ok(record.map(|record| (record.object, record.local)))
 }
 
-/// What is held under `key`, or the beginning of it.
-fn load_or_new(txn: &impl ReadTxn, key: &Key, now: WallTime, damaged: &mut u64) -> Result<(Object, Local), StoreError> {
-    let found = load(txn, key, damaged)?;
-    Ok(found.unwrap_or_else(|| (Object::default(), Local { own_epoch: None, since: now })))
-}
-
-/// Coordinates a client's write: drops what the context covers, and mints a dot for the new value if there is one.
+/// Coordinates a client's write at `place`: drops what the context covers, and mints a dot for the new value if there is
+/// one.
 ///
 /// A retry whose sibling is still there changes nothing.
 pub fn write(
     txn: &mut impl WriteTxn,
+    place: &Place,
     key: &Key,
     context: &Seen,
     new: Option<NewValue>,
     replica: &mut Replica,
     now: WallTime,
 ) -> Result<Done, StoreError> {
-    let (mut object, mut local) = load_or_new(txn, key, now, &mut replica.damaged)?;
+    let (table, row) = place.row_of(key, replica.rules.hints);
+    let Held { mut object, mut local, stored_bytes } = hold(txn, table, &row, now, &mut replica.damaged)?;
     let seen = match new {
         Some(new) => {
             if let Some(dot) = object.sibling_of(new.op).map(|sibling| sibling.dot) {
@@ -116,33 +155,39 @@ pub fn write(
             context.clone()
         }
     };
-    save(txn, key, &object, local)?;
-    Ok(Done::Written { object, seen })
+    match save(txn, place, (table, &row), stored_bytes, &object, local, replica)? {
+        Ok(()) => Ok(Done::Written { object, seen }),
+        Err(refused) => Ok(Done::Refused(refused)),
+    }
 }
 
-/// Merges another replica's object into ours. Never refused for size or number: that would lose acknowledged writes.
+/// Merges another replica's object into what is held at `place`. Never refused for the size or number of siblings: that
+/// would lose acknowledged writes. A hint can be refused, where no more of them are kept.
 pub fn merge(
     txn: &mut impl WriteTxn,
+    place: &Place,
     key: &Key,
     incoming: Object,
     replica: &mut Replica,
     now: WallTime,
-) -> Result<(), StoreError> {
-    let (mut object, mut local) = load_or_new(txn, key, now, &mut replica.damaged)?;
+) -> Result<Done, StoreError> {
+    let (table, row) = place.row_of(key, replica.rules.hints);
+    let Held { mut object, mut local, stored_bytes } = hold(txn, table, &row, now, &mut replica.damaged)?;
     let mut epochs = startup::load_epochs(txn)?;
     let before = epochs;
     epochs.rule = replica.rules.epochs;
     epochs.note_merge(replica.actor_node, &mut local, &object, incoming.clock());
     startup::save_epochs_if_changed(txn, &before, &epochs)?;
-    let changed = match replica.rules.merges {
-        MergeRule::KeepSiblings => object.merge(incoming),
-        MergeRule::LastWriteWins => {
-            let changed = object.merge(incoming);
-            object.keep_youngest();
-            changed
-        }
-    };
-    if changed { save(txn, key, &object, local) } else { Ok(()) }
+    let mut changed = object.merge(incoming);
+    if replica.rules.merges == MergeRule::LastWriteWins {
+        object.keep_youngest();
+    }
+    // A hint is kept even of an object that was never written: its holder answers for it.
+    changed |= stored_bytes.is_none() && matches!(place, Place::Hint(_));
+    if changed && let Err(refused) = save(txn, place, (table, &row), stored_bytes, &object, local, replica)? {
+        return Ok(Done::Refused(refused));
+    }
+    Ok(Done::Merged)
 }
 
 /// One page of the keys that begin with `prefix` and have a visible sibling.
@@ -181,7 +226,7 @@ pub fn list_keys(
         }
         seen += 1;
         if key.starts_with(prefix) {
-            match (Key::new(key), decode(row, sealed)) {
+            match (Key::new(key), decode(Table::Objects, row, sealed)) {
                 (Ok(key), Some(record)) if !record.object.visible(now).is_empty() => keys.push(key),
                 (Ok(_), Some(_)) => {}
                 (Err(_), _) | (_, None) => broken.set(broken.get() + 1),
@@ -193,26 +238,50 @@ pub fn list_keys(
     Ok(KeyPage { keys, next })
 }
 
-fn row_of(key: &Key) -> RowKey {
-    schema::object_row(Token::of(key).0, key)
-}
-
-fn decode(row: &[u8], sealed: &[u8]) -> Option<Record> {
-    let body = record::open(Table::Objects, row, sealed).ok()?;
+pub(crate) fn decode(table: Table, row: &[u8], sealed: &[u8]) -> Option<Record> {
+    let body = record::open(table, row, sealed).ok()?;
     cbor4ii::serde::from_slice(body).ok()
 }
 
-fn save(txn: &mut impl WriteTxn, key: &Key, object: &Object, local: Local) -> Result<(), StoreError> {
+fn hold(txn: &impl ReadTxn, table: Table, row: &RowKey, now: WallTime, damaged: &mut u64) -> Result<Held, StoreError> {
+    let new = Local { own_epoch: None, since: now };
+    let Some(sealed) = txn.get(table, row.as_bytes())? else {
+        return Ok(Held { object: Object::default(), local: new, stored_bytes: None });
+    };
+    let record = decode(table, row.as_bytes(), sealed);
+    *damaged += u64::from(record.is_none());
+    let Record { object, local } = record.unwrap_or_else(|| Record { object: Object::default(), local: new });
+    Ok(Held { object, local, stored_bytes: Some(sealed.len()) })
+}
+
+fn save(
+    txn: &mut impl WriteTxn,
+    place: &Place,
+    (table, row): (Table, &RowKey),
+    stored_bytes: Option<usize>,
+    object: &Object,
+    local: Local,
+    replica: &Replica,
+) -> Result<Result<(), WriteRefused>, StoreError> {
     /// [`Record`] without owning its object.
     #[derive(Serialize)]
     struct RecordRef<'a> {
         object: &'a Object,
         local: Local,
     }
-    let row = row_of(key);
     let body =
         cbor4ii::serde::to_vec(Vec::new(), &RecordRef { object, local }).expect("encoding into memory cannot fail");
-    txn.put(Table::Objects, row.as_bytes(), &record::seal(Table::Objects, row.as_bytes(), &body))
+    let sealed = record::seal(table, row.as_bytes(), &body);
+    match place {
+        Place::Hint(hint) if table == Table::Hints => {
+            if let Err(refused) = hints::count_in(txn, hint, stored_bytes, sealed.len(), local.since, &replica.limits)?
+            {
+                return Ok(Err(refused));
+            }
+        }
+        Place::Hint(_) | Place::Own => {}
+    }
+    txn.put(table, row.as_bytes(), &sealed).map(Ok)
 }
 
 fn check_limits(object: &Object) -> Result<(), WriteRefused> {

@@ -103,6 +103,12 @@ impl Ring {
         indices.iter().map(|&index| self.members[usize::from(index)].id).collect()
     }
 
+    /// All members that are not in the row of `partition`, in the order in which they stand in for those who are.
+    pub fn fallbacks(&self, partition: Partition) -> impl Iterator<Item = NodeId> + '_ {
+        let indices = slice_of(&self.rankings, self.members.len(), partition);
+        indices.iter().skip(self.row_length()).map(|&index| self.members[usize::from(index)].id)
+    }
+
     /// The token set of `node`: the partitions whose row it heads, in ascending order. Empty for a stranger.
     pub fn tokens_of(&self, node: &NodeId) -> Vec<Partition> {
         self.partitions.iter().filter(|&partition| self.row(partition).first() == Some(node)).collect()

@@ -14,7 +14,7 @@ use crate::{
     clock::Instant,
     node::{
         Node, SendFailure,
-        effect::{ClientId, Effect, Event, News, Ticket},
+        effect::{Caller, ClientId, Effect, Event, News, Ticket},
     },
     replica::Done,
     runtime::{
@@ -146,7 +146,9 @@ impl EventLoop {
             NetworkInput::News(news) => self.node.handle_news(now, news),
             NetworkInput::Request { from, inbound, request } => self.node.handle_request(now, from, inbound, request),
             NetworkInput::Response { outbound, result } => self.node.handle_response(now, outbound, result),
-            NetworkInput::ClientRequest { client, request } => self.node.handle_client(now, client, request),
+            NetworkInput::ClientRequest { client, from, request } => {
+                self.node.handle_client(now, client, Caller::Peer(from), request);
+            }
             NetworkInput::Notice(notice) => self.notify(notice),
             NetworkInput::Nothing => {}
         }
@@ -155,7 +157,7 @@ impl EventLoop {
     fn on_local_request(&mut self, request: ClientRequest, reply: oneshot::Sender<ClientResponse>) {
         let client = self.translator.next_client_id();
         self.local.insert(client, reply);
-        self.node.handle_client(self.clock.now(), client, request);
+        self.node.handle_client(self.clock.now(), client, Caller::Owner, request);
     }
 
     fn carry_out_effects(&mut self) {

@@ -7,6 +7,7 @@ pub mod registry;
 pub mod swarm_key;
 pub mod handle;
 pub(crate) mod dial_error;
+mod address;
 mod behaviour;
 mod clock;
 mod event_loop;
@@ -201,7 +202,8 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     )?;
     let signer = identity::signer_of(&keypair);
     let recovered = recover(&store, &signer.node_id(), &settings)?;
-    let storage = Storage::start(store, settings.durability, signer.node_id().to_actor_number())?;
+    let actor_node = signer.node_id().to_actor_number();
+    let storage = Storage::start(store, settings.durability, actor_node, settings.node.hint_limits)?;
 
     let mut translator = Translator::new(&keypair, &network_config(&settings), settings.join.clone())?;
     translator.listen(&settings.listen, &last_ports(&recovered, &keypair)).await?;
@@ -266,5 +268,5 @@ fn last_ports(recovered: &Recovered, keypair: &Keypair) -> Vec<u16> {
     let mine = recovered.changes.iter().filter(|change| Some(change.author) == me);
     let last = mine.filter_map(|change| change.kind.profile()).next_back();
     let addresses = last.map(|profile| profile.addresses.clone()).unwrap_or_default();
-    addresses.iter().filter_map(|text| translate::tcp_port(&text.parse().ok()?)).collect()
+    addresses.iter().filter_map(|text| address::tcp_port(&text.parse().ok()?)).collect()
 }

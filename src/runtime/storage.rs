@@ -20,7 +20,7 @@ use futures::executor::block_on;
 use crate::{
     limits::BATCH_COUNT_MAX,
     node::effect::Ticket,
-    replica::{Done, Query, Rules, StoreCounts, Work, answer, batch::Committer},
+    replica::{Done, Query, Rules, StoreCounts, Work, answer, batch::Committer, hints::HintLimits},
     runtime::clock::wall_time,
     store::{
         Store as _, StoreError,
@@ -52,7 +52,12 @@ pub(crate) struct Storage {
 
 impl Storage {
     /// Starts both threads on `store`.
-    pub(crate) fn start(store: LmdbStore, durability: Durability, actor_node: u64) -> io::Result<Storage> {
+    pub(crate) fn start(
+        store: LmdbStore,
+        durability: Durability,
+        actor_node: u64,
+        limits: HintLimits,
+    ) -> io::Result<Storage> {
         let (works, work_queue) = sync_channel(QUEUE_COUNT_MAX);
         let (queries, query_queue) = sync_channel(QUEUE_COUNT_MAX);
         let (report, completions) = channel::bounded(64);
@@ -60,7 +65,7 @@ impl Storage {
         let counts = Arc::new(Mutex::new(StoreCounts::default()));
         let writer = Writer {
             store: Arc::clone(&store),
-            committer: Committer::new(actor_node, Rules::sound(), rand::random()),
+            committer: Committer::new(actor_node, Rules::sound(), limits, rand::random()),
             durability,
             queue: work_queue,
             report: report.clone(),

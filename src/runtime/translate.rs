@@ -29,6 +29,7 @@ use crate::{
     },
     runtime::{
         LISTEN_TIMEOUT, Notice, StartError,
+        address::{is_loopback, peer_of, with_tcp_port},
         behaviour::{Behaviour, BehaviourEvent, NODE_AGENT, NetworkConfig, build_swarm},
         dial_error,
         identity::{node_id, peer_id},
@@ -53,7 +54,7 @@ pub(crate) enum NetworkInput {
     News(News),
     Request { from: NodeId, inbound: InboundId, request: Request },
     Response { outbound: OutboundId, result: Result<Response, SendFailure> },
-    ClientRequest { client: ClientId, request: ClientRequest },
+    ClientRequest { client: ClientId, from: NodeId, request: ClientRequest },
     Notice(Notice),
     Nothing,
 }
@@ -329,10 +330,12 @@ impl Translator {
     fn translate_behaviour(&mut self, event: BehaviourEvent) -> NetworkInput {
         match event {
             BehaviourEvent::Quorum(event) => self.translate_quorum(event),
-            BehaviourEvent::Clients(quorum_rpc::Event::Request { inbound, request, .. }) => {
+            BehaviourEvent::Clients(quorum_rpc::Event::Request { peer, inbound, request }) => {
+                // Only a peer with another kind of key has no such name; it is nobody's administrator.
+                let from = node_id(&peer).unwrap_or(NodeId([0; 32]));
                 let client = self.next_client_id();
                 self.clients.insert(client, inbound);
-                NetworkInput::ClientRequest { client, request }
+                NetworkInput::ClientRequest { client, from, request }
             }
             BehaviourEvent::Clients(quorum_rpc::Event::Misbehaved { peer, error }) => self.on_misbehaved(peer, &error),
             BehaviourEvent::Gossip(membership_gossip::Event::Announced { message, .. }) => {
@@ -450,37 +453,7 @@ fn lane_of(request: &Request) -> Lane {
     match request {
         Request::Read { .. } => Lane::Read,
         Request::Forward(request) if !request.is_write() => Lane::Read,
-        Request::Forward(_) | Request::Merge { .. } | Request::Reconcile(_) => Lane::Write,
-    }
-}
-
-/// The TCP port of an address.
-pub(crate) fn tcp_port(address: &Multiaddr) -> Option<u16> {
-    address.iter().find_map(|part| match part {
-        Protocol::Tcp(port) => Some(port),
-        _ => None,
-    })
-}
-
-/// The same address with this port, if it asks for any port.
-fn with_tcp_port(address: &Multiaddr, port: u16) -> Option<Multiaddr> {
-    (tcp_port(address) == Some(0)).then(|| {
-        address.iter().map(|part| if matches!(part, Protocol::Tcp(_)) { Protocol::Tcp(port) } else { part }).collect()
-    })
-}
-
-fn peer_of(address: &Multiaddr) -> Option<PeerId> {
-    match address.iter().last() {
-        Some(Protocol::P2p(peer)) => Some(peer),
-        _ => None,
-    }
-}
-
-fn is_loopback(address: &Multiaddr) -> bool {
-    match address.iter().next() {
-        Some(Protocol::Ip4(ip)) => ip.is_loopback(),
-        Some(Protocol::Ip6(ip)) => ip.is_loopback(),
-        _ => false,
+        Request::Forward(_) | Request::Merge { .. } | Request::KeepHint { .. } | Request::Reconcile(_) => Lane::Write,
     }
 }
 

@@ -273,8 +273,9 @@ fn resize(env: &Env<WithoutTls>, size_bytes: u64, _closed: &Closed<'_>) -> heed:
 fn open_tables(env: &Env<WithoutTls>) -> heed::Result<Tables> {
     let opened = env.create_databases_and_commit(env.write_txn()?, |opener, txn| {
         let mut create = |table| opener.create_database::<Bytes, Bytes>(txn, Some(name(table)));
-        let [a, b, c, d] = Table::ALL;
-        Ok::<_, heed::Error>(CommitOrAbort::<_, ()>::Commit([create(a)?, create(b)?, create(c)?, create(d)?]))
+        let [a, b, c, d, e, f, g] = Table::ALL;
+        let tables = [create(a)?, create(b)?, create(c)?, create(d)?, create(e)?, create(f)?, create(g)?];
+        Ok::<_, heed::Error>(CommitOrAbort::<_, ()>::Commit(tables))
     })?;
     Ok(opened.unwrap_commit())
 }
@@ -286,6 +287,9 @@ fn name(table: Table) -> &'static str {
         Table::Objects => "objects",
         Table::History => "history",
         Table::Peers => "peers",
+        Table::Hints => "hints",
+        Table::HintTotals => "hint totals",
+        Table::Marks => "marks",
     }
 }
 

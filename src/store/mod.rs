@@ -35,11 +35,18 @@ pub enum Table {
     History,
     /// One row per peer ever met: its highest boot number.
     Peers,
+    /// One row per hint: what is kept of a key for a node that could not be reached. Not this node's own data.
+    Hints,
+    /// One row per node that hints are kept for: how many, how large, since when.
+    HintTotals,
+    /// One row per partition that was left incomplete knowingly, and wants to be compared early.
+    Marks,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Table; 4] = [Table::Meta, Table::Objects, Table::History, Table::Peers];
+    pub const ALL: [Table; 7] =
+        [Table::Meta, Table::Objects, Table::History, Table::Peers, Table::Hints, Table::HintTotals, Table::Marks];
 
     /// Its place in [`Table::ALL`]. Never changes: it is in the checksums on people's disks.
     pub const fn number(self) -> u8 {
@@ -48,6 +55,9 @@ impl Table {
             Table::Objects => 1,
             Table::History => 2,
             Table::Peers => 3,
+            Table::Hints => 4,
+            Table::HintTotals => 5,
+            Table::Marks => 6,
         }
     }
 }

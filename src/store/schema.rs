@@ -5,6 +5,9 @@
 //! | [`Table::Objects`] | token, 8 bytes ‖ the client's key, 1 to 400 bytes | by token, then by key |
 //! | [`Table::History`] | author, 32 bytes ‖ sequence, 8 bytes | by author, then by sequence |
 //! | [`Table::Peers`] | node, 32 bytes | by node |
+//! | [`Table::Hints`] | target, 32 bytes ‖ token, 8 bytes ‖ the client's key | by target, then as objects |
+//! | [`Table::HintTotals`] | target, 32 bytes | by target |
+//! | [`Table::Marks`] | partition, 2 bytes | by partition |
 //! | [`Table::Meta`] | a fixed name | none that matters |
 //!
 //! Numbers are big-endian, so that the order of bytes is the order of numbers. Rows of objects in the order of their
@@ -17,6 +20,9 @@
 //! [`Table::Objects`]: crate::store::Table::Objects
 //! [`Table::History`]: crate::store::Table::History
 //! [`Table::Peers`]: crate::store::Table::Peers
+//! [`Table::Hints`]: crate::store::Table::Hints
+//! [`Table::HintTotals`]: crate::store::Table::HintTotals
+//! [`Table::Marks`]: crate::store::Table::Marks
 //! [`Table::Meta`]: crate::store::Table::Meta
 
 use std::fmt;
@@ -24,16 +30,17 @@ use std::fmt;
 use crate::{
     ident::{Key, NodeId},
     limits::{KEY_LIMIT_BYTES, LMDB_KEY_BYTES_MAX},
+    ring::token::Partition,
 };
 
 /// Version of all layouts in this file. A store of another version is not opened.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// The key of a row; on the stack, at most [`OBJECT_ROW_BYTES_MAX`] long.
+/// The key of a row; on the stack, at most [`ROW_BYTES_MAX`] long.
 #[derive(Clone, Copy)]
 pub struct RowKey {
     length: usize,
-    bytes: [u8; OBJECT_ROW_BYTES_MAX],
+    bytes: [u8; ROW_BYTES_MAX],
 }
 
 /// The single facts that a store keeps about itself.
@@ -59,9 +66,9 @@ impl RowKey {
         &self.bytes[..self.length]
     }
 
-    /// Concatenates `parts`, which together have at most [`OBJECT_ROW_BYTES_MAX`] bytes.
-    fn of(parts: [&[u8]; 2]) -> RowKey {
-        let mut row = RowKey { length: 0, bytes: [0; OBJECT_ROW_BYTES_MAX] };
+    /// Concatenates `parts`, which together have at most [`ROW_BYTES_MAX`] bytes.
+    fn of<const N: usize>(parts: [&[u8]; N]) -> RowKey {
+        let mut row = RowKey { length: 0, bytes: [0; ROW_BYTES_MAX] };
         for part in parts {
             row.bytes[row.length..row.length + part.len()].copy_from_slice(part);
             row.length += part.len();
@@ -124,12 +131,39 @@ pub fn parse_history_row(row_key: &[u8]) -> Option<(NodeId, u64)> {
 
 /// The row of what is known of `node`.
 pub fn peer_row(node: &NodeId) -> RowKey {
-    RowKey::of([&node.0, &[]])
+    RowKey::of([&node.0])
 }
 
 /// The node of a row of peers; `None` when the bytes are not such a row's key.
 pub fn parse_peer_row(row_key: &[u8]) -> Option<NodeId> {
     row_key.try_into().ok().map(NodeId)
+}
+
+/// The row of what is kept of `key`, whose token is `token`, for `target`. All of a target's begin with its id.
+pub fn hint_row(target: &NodeId, token: u64, key: &Key) -> RowKey {
+    RowKey::of([&target.0, &token.to_be_bytes(), key.as_bytes()])
+}
+
+/// Target, token and client key of a row of hints; `None` when the bytes are not such a row's key.
+pub fn parse_hint_row(row_key: &[u8]) -> Option<(NodeId, u64, &[u8])> {
+    let (target, object_row) = row_key.split_first_chunk::<32>()?;
+    let (token, key) = parse_object_row(object_row)?;
+    Some((NodeId(*target), token, key))
+}
+
+/// The row of what hints for `target` come to.
+pub fn hint_totals_row(target: &NodeId) -> RowKey {
+    RowKey::of([&target.0])
+}
+
+/// The row that marks `partition`.
+pub fn mark_row(partition: Partition) -> RowKey {
+    RowKey::of([&partition.0.to_be_bytes()])
+}
+
+/// The partition of a row of marks; `None` when the bytes are not such a row's key.
+pub fn parse_mark_row(row_key: &[u8]) -> Option<Partition> {
+    row_key.try_into().ok().map(u16::from_be_bytes).map(Partition)
 }
 
 impl AsRef<[u8]> for RowKey {
@@ -144,14 +178,15 @@ impl fmt::Debug for RowKey {
     }
 }
 
-/// Longest row key of [`Table::Objects`](crate::store::Table::Objects), in bytes; the longest of all tables.
-pub const OBJECT_ROW_BYTES_MAX: usize = 8 + KEY_LIMIT_BYTES;
+/// Longest row key of all tables, in bytes: that of [`Table::Hints`](crate::store::Table::Hints).
+pub const ROW_BYTES_MAX: usize = 32 + OBJECT_ROW_BYTES_MAX;
+const OBJECT_ROW_BYTES_MAX: usize = 8 + KEY_LIMIT_BYTES;
 const HISTORY_ROW_BYTES: usize = 32 + 8;
 const PEER_ROW_BYTES: usize = 32;
 
-const _: () = assert!(OBJECT_ROW_BYTES_MAX <= LMDB_KEY_BYTES_MAX);
-const _: () = assert!(HISTORY_ROW_BYTES <= OBJECT_ROW_BYTES_MAX);
-const _: () = assert!(PEER_ROW_BYTES <= OBJECT_ROW_BYTES_MAX);
+const _: () = assert!(ROW_BYTES_MAX <= LMDB_KEY_BYTES_MAX);
+const _: () = assert!(HISTORY_ROW_BYTES <= ROW_BYTES_MAX);
+const _: () = assert!(PEER_ROW_BYTES <= ROW_BYTES_MAX);
 const _: () = {
     let mut index = 0;
     while index < MetaRow::ALL.len() {
@@ -203,6 +238,11 @@ mod tests {
         let node = NodeId([9; 32]);
         assert_eq!(parse_history_row(history_row(&node, 7).as_bytes()), Some((node, 7)));
         assert_eq!(parse_peer_row(peer_row(&node).as_bytes()), Some(node));
+
+        let hint = hint_row(&node, 42, &longest);
+        assert_eq!(hint.as_bytes().len(), ROW_BYTES_MAX);
+        assert_eq!(parse_hint_row(hint.as_bytes()), Some((node, 42, longest.as_bytes())));
+        assert_eq!(parse_mark_row(mark_row(Partition(700)).as_bytes()), Some(Partition(700)));
     }
 
     #[test]
@@ -214,6 +254,8 @@ mod tests {
         assert_eq!(parse_history_row(&[0; 41]), None);
         assert_eq!(parse_peer_row(&[0; 31]), None);
         assert_eq!(parse_peer_row(&[0; 33]), None);
+        assert_eq!(parse_hint_row(&[0; 40]), None, "a key is never empty");
+        assert_eq!(parse_mark_row(&[0; 3]), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::{
     digest::Digest,
     ident::{Key, Name, NodeId, OpId, Value},
     membership::change::{Change, Parameters, Profile, Summary},
+    wire::administration::{Alert, HintStatus, Order},
 };
 
 /// How many replicas must answer. Clamped to the members there are; the answer then says `degraded`.
@@ -26,6 +27,16 @@ pub enum Consistency {
     All,
     /// So many; at least one.
     Count(u8),
+}
+
+/// Whose copies and answers count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Scope {
+    /// Those of the first N members of the preference list that can be reached: fallbacks stand in for primaries.
+    #[default]
+    Sloppy,
+    /// Those of the key's own row.
+    Strict,
 }
 
 /// A request of a client to a member.
@@ -50,6 +61,12 @@ pub enum ClientRequest {
         /// Milliseconds left.
         budget_ms: u32,
     },
+    /// What this member keeps for others.
+    Hints,
+    /// What its administrator should know.
+    Alerts,
+    /// Do something that only an administrator may ask for.
+    Administer(Order),
 }
 
 /// See [`ClientRequest::Put`].
@@ -65,6 +82,8 @@ pub struct Put {
     pub op: OpId,
     /// Durable copies to wait for.
     pub w: Consistency,
+    /// Whose copies count.
+    pub scope: Scope,
     /// Milliseconds after which the value expires, counted from when it is stored.
     pub ttl_ms: Option<u64>,
     /// Milliseconds left.
@@ -80,6 +99,8 @@ pub struct Delete {
     pub context: Context,
     /// Durable copies to wait for.
     pub w: Consistency,
+    /// Whose copies count.
+    pub scope: Scope,
     /// Milliseconds left.
     pub budget_ms: u32,
 }
@@ -91,6 +112,8 @@ pub struct Get {
     pub key: Key,
     /// Who must answer.
     pub from: ReadFrom,
+    /// Whose answers count.
+    pub scope: Scope,
     /// Milliseconds left.
     pub budget_ms: u32,
 }
@@ -136,6 +159,12 @@ pub enum ClientResponse {
     Status(Status),
     /// Each replica's state of one key.
     Inspection(Inspection),
+    /// What the member keeps for others, by target.
+    Hints(Vec<HintStatus>),
+    /// What its administrator should know, the oldest first.
+    Alerts(Vec<Alert>),
+    /// The order was carried out.
+    Administered,
     /// Why not.
     Failed(Failure),
 }
@@ -226,6 +255,16 @@ pub struct Status {
     pub damaged_count: u64,
     /// Whether its store takes writes, or why not.
     pub store_failure: Option<String>,
+    /// Hints it keeps for others.
+    pub hint_count: u64,
+    /// Their size, in bytes.
+    pub hint_bytes: u64,
+    /// Partitions left incomplete knowingly, to be compared early.
+    pub marked_partitions: u32,
+    /// Alerts that stand.
+    pub alert_count: u32,
+    /// What it has counted since it started: name and number. In no order that means anything.
+    pub counters: Vec<(String, u64)>,
 }
 
 /// One member, as another sees it.
@@ -326,6 +365,12 @@ pub enum Failure {
         /// Why.
         detail: String,
     },
+    /// Only an administrator may ask for this. Nothing was done.
+    #[error("only an administrator may do this: {detail}")]
+    NotPermitted {
+        /// Who is one.
+        detail: String,
+    },
     /// The node's store refuses; nothing was stored by it.
     #[error("the node's store refused: {detail}{}", maybe(*maybe_stored))]
     StoreFailed {
@@ -346,6 +391,7 @@ impl Failure {
             Failure::InvalidContext { .. }
             | Failure::TooLarge { .. }
             | Failure::Overloaded { .. }
+            | Failure::NotPermitted { .. }
             | Failure::Unavailable { .. } => false,
         }
     }
@@ -359,7 +405,12 @@ impl ClientRequest {
             ClientRequest::Delete(delete) => Some(&delete.key),
             ClientRequest::Get(get) => Some(&get.key),
             ClientRequest::Inspect { key, .. } => Some(key),
-            ClientRequest::Scan(_) | ClientRequest::History(_) | ClientRequest::Status => None,
+            ClientRequest::Scan(_)
+            | ClientRequest::History(_)
+            | ClientRequest::Status
+            | ClientRequest::Hints
+            | ClientRequest::Alerts
+            | ClientRequest::Administer(_) => None,
         }
     }
 

@@ -5,6 +5,7 @@
 //! a change in meaning is a new major. Golden bytes of every message are kept in `tests/wire_format`.
 
 pub mod client;
+pub mod administration;
 pub mod quorum;
 
 use crate::ident::Name;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     causality::siblings::Object,
     digest::Digest,
-    ident::Key,
+    ident::{Key, NodeId},
     membership::change::{Change, Summary},
     wire::client::{ClientRequest, ClientResponse},
 };
@@ -26,12 +26,25 @@ pub enum Request {
         key: Key,
         /// The sender's partition digest.
         partition: Digest,
+        /// Of an object with more bytes than this the digest is enough.
+        whole_bytes_max: u32,
     },
     /// Merge this into what you hold: replication and read repair alike.
     Merge {
         /// The key.
         key: Key,
         /// The sender's object.
+        object: Object,
+        /// The sender's partition digest.
+        partition: Digest,
+    },
+    /// Keep this for a member that I cannot reach, and answer as for a merge.
+    KeepHint {
+        /// The member.
+        target: NodeId,
+        /// The key.
+        key: Key,
+        /// What it lacks.
         object: Object,
         /// The sender's partition digest.
         partition: Digest,
@@ -68,7 +81,19 @@ pub enum Response {
         /// The answering member's partition digest.
         partition: Digest,
     },
-    /// To [`Request::Merge`]: it is durable.
+    /// To [`Request::Read`]: the digest of what is held, for it is large.
+    Digest {
+        /// The digest.
+        digest: Digest,
+        /// The answering member's partition digest.
+        partition: Digest,
+    },
+    /// To [`Request::Read`]: the answering member is not in the key's row, and knows nothing of it.
+    Unknown {
+        /// The answering member's partition digest.
+        partition: Digest,
+    },
+    /// To [`Request::Merge`] and [`Request::KeepHint`]: it is durable.
     Merged {
         /// The answering member's partition digest.
         partition: Digest,
@@ -88,4 +113,8 @@ pub enum Refusal {
     StoreFailed,
     /// The sender is no member.
     NotAMember,
+    /// No more hints are kept here, or none at all.
+    HintsFull,
+    /// The member for whom a hint should be kept is not known here.
+    UnknownTarget,
 }

@@ -11,7 +11,7 @@ use quorate::{
     ring::token::PartitionCount,
     runtime::{self, Notice, Running, Settings, handle::Handle},
     store::lmdb::Durability,
-    wire::client::{ClientRequest, ClientResponse, Consistency, Get, Put, ReadFrom, Status},
+    wire::client::{ClientRequest, ClientResponse, Consistency, Get, Put, ReadFrom, Scope, Status},
 };
 
 /// Longest wait for anything.
@@ -98,6 +98,7 @@ pub(crate) async fn put(handle: &Handle, key: &str, value: &str, w: Consistency)
         context: None,
         op: OpId(rand::random()),
         w,
+        scope: Scope::Sloppy,
         ttl_ms: None,
         budget_ms: 5_000,
     };
@@ -105,7 +106,8 @@ pub(crate) async fn put(handle: &Handle, key: &str, value: &str, w: Consistency)
 }
 
 pub(crate) async fn get(handle: &Handle, key: &str, r: Consistency) -> Vec<String> {
-    let get = Get { key: Key::new(key.as_bytes()).unwrap(), from: ReadFrom::Row(r), budget_ms: 5_000 };
+    let get =
+        Get { key: Key::new(key.as_bytes()).unwrap(), from: ReadFrom::Row(r), scope: Scope::Sloppy, budget_ms: 5_000 };
     match handle.request(ClientRequest::Get(get)).await.expect("the node runs") {
         ClientResponse::Found(found) => found
             .siblings

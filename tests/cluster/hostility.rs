@@ -221,8 +221,11 @@ fn a_stranger_cannot_read_or_write_as_a_member() {
         let nodes = cluster(dir.path(), 1).await;
         let name = Name::new("test").unwrap();
         let (mut swarm, peer) = raw_peer(wire::quorum_protocol(&name), &nodes[0].addresses[0]).await;
-        let read =
-            wire::quorum::Request::Read { key: Key::new(b"k").unwrap(), partition: quorate::digest::Digest([0; 32]) };
+        let read = wire::quorum::Request::Read {
+            key: Key::new(b"k").unwrap(),
+            partition: quorate::digest::Digest([0; 32]),
+            whole_bytes_max: 0,
+        };
         let payload = cbor4ii::serde::to_vec(Vec::new(), &read).unwrap();
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
         let body = [b"\x82\x19\x03\xe8\x81\x5a", &length[..], &payload].concat();

@@ -24,6 +24,14 @@ pub(crate) enum Violation {
     DotWithTwoValues { key: Key, dot: Dot },
     /// A write was acknowledged that too few stores held durably at that moment.
     NotDurable { write: WriteId, stores: usize, needed: usize },
+    /// A write was said to be held by more primaries than hold it.
+    NotAtPrimaries { write: WriteId, primaries: usize, told: usize },
+    /// That there is nothing was told though nobody was up who could know.
+    AbsentToTheIgnorant { key: Key },
+    /// A node holds among its own data what is not its own.
+    Misplaced { node: usize, key: Key },
+    /// Hints are left though everybody has been up for long.
+    HintsLeft { node: usize, count: usize },
     /// An acknowledged value is gone, and nobody who had seen it replaced it.
     Lost { write: WriteId, key: Key },
     /// No replica remembers something that was acknowledged, such as a delete.
@@ -80,7 +88,7 @@ impl Checker {
     /// A store has committed something about `touched`.
     pub(crate) fn on_commit(&mut self, machine: &Machine, touched: &[Key]) {
         for key in touched {
-            for sibling in machine.object(key).siblings() {
+            for sibling in machine.objects(key).iter().flat_map(Object::siblings) {
                 let content = (sibling.op, sibling.value.clone());
                 let known = self.dots.entry((key.clone(), sibling.dot)).or_insert_with(|| content.clone());
                 if *known != content {
@@ -111,25 +119,56 @@ impl Checker {
 
     /// How many stores hold the write `op` durably: its value, or something that has seen it.
     pub(crate) fn stores_of_put(&self, machines: &[Machine], key: &Key, op: OpId) -> usize {
-        let holds = |machine: &&Machine| {
-            let object = machine.object(key);
-            object.sibling_of(op).is_some() || self.dots_of(op).any(|dot| object.clock().covers(&dot))
-        };
-        machines.iter().filter(holds).count()
+        let holds = |object: &Object| self.holds_put(object, op);
+        machines.iter().filter(|machine| machine.objects(key).iter().any(holds)).count()
+    }
+
+    /// Whether `object` has the write `op`, or has seen it.
+    pub(crate) fn holds_put(&self, object: &Object, op: OpId) -> bool {
+        object.sibling_of(op).is_some() || self.dots_of(op).any(|dot| object.clock().covers(&dot))
     }
 
     /// How many stores have durably seen all of `clock`.
     pub(crate) fn stores_of_clock(machines: &[Machine], key: &Key, clock: &VersionVector) -> usize {
-        machines.iter().filter(|machine| machine.object(key).clock().covers_all(clock)).count()
+        let has_seen = |object: &Object| object.clock().covers_all(clock);
+        machines.iter().filter(|machine| machine.objects(key).iter().any(has_seen)).count()
     }
 
     /// How many stores have durably carried out a delete of all that `clock` covers.
     pub(crate) fn stores_of_delete(machines: &[Machine], key: &Key, clock: &VersionVector) -> usize {
-        let has_deleted = |object: &Object| {
-            object.clock().covers_all(clock) && object.siblings().iter().all(|sibling| !clock.covers(&sibling.dot))
-        };
-        machines.iter().filter(|machine| has_deleted(&machine.object(key))).count()
+        let has_deleted = |object: &Object| has_deleted(object, clock);
+        machines.iter().filter(|machine| machine.objects(key).iter().any(has_deleted)).count()
     }
+}
+
+/// Whether all that `clock` covers is deleted in `object`.
+pub(crate) fn has_deleted(object: &Object, clock: &VersionVector) -> bool {
+    object.clock().covers_all(clock) && object.siblings().iter().all(|sibling| !clock.covers(&sibling.dot))
+}
+
+/// The machines of the members of the row of `key`, as the first node that is up knows it.
+pub(crate) fn primaries<'a>(cluster: &'a Cluster, key: &Key) -> Vec<&'a Machine> {
+    let ring = (0..cluster.machines.len()).find_map(|index| cluster.node(index)?.view().ring.clone());
+    let Some(ring) = ring else { return Vec::new() };
+    let row = ring.row(ring.partition_of(key)).to_vec();
+    cluster.machines.iter().filter(|machine| row.contains(&machine.id)).collect()
+}
+
+/// The first node with a key among its own data in whose row it is not.
+pub(crate) fn misplaced(cluster: &Cluster) -> Option<Violation> {
+    let ring = cluster.node(0)?.view().ring.clone()?;
+    let of_machine = |(node, machine): (usize, &Machine)| {
+        let is_foreign = |key: &Key| !ring.row(ring.partition_of(key)).contains(&machine.id);
+        machine.keys().into_iter().find(is_foreign).map(|key| Violation::Misplaced { node, key })
+    };
+    cluster.machines.iter().enumerate().find_map(of_machine)
+}
+
+/// The first node that still keeps hints.
+pub(crate) fn hints_left(cluster: &Cluster) -> Option<Violation> {
+    let counts = cluster.machines.iter().map(|machine| machine.hints().len()).enumerate();
+    let mut left = counts.filter(|(_, count)| *count > 0);
+    left.next().map(|(node, count)| Violation::HintsLeft { node, count })
 }
 
 /// Whether all nodes are up and have one history, with all of them as members.

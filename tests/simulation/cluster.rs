@@ -11,13 +11,14 @@ use std::{
 };
 
 use quorate::{
-    config::{Founding, NodeConfig},
+    config::{Founding, NodeConfig, NodeRules},
     ident::{Key, Name, NodeId},
     membership::change::{Parameters, Profile},
     node::{
         Node, SendFailure,
-        effect::{ClientId, Event, InboundId, News, OutboundId, SeedIndex, Ticket},
+        effect::{Caller, ClientId, Event, InboundId, News, OutboundId, SeedIndex, Ticket},
     },
+    quorum::put::Hinting,
     replica::{Query, Rules},
     ring::token::PartitionCount,
     store::StoreError,
@@ -40,6 +41,10 @@ pub(crate) struct Setup {
     pub(crate) nodes: usize,
     pub(crate) replicas: u8,
     pub(crate) rules: Rules,
+    pub(crate) node_rules: NodeRules,
+    pub(crate) hinting: Hinting,
+    /// How many zones the nodes are spread over, one after the other; none for 0.
+    pub(crate) zones: usize,
     pub(crate) acknowledge: Acknowledge,
     pub(crate) weather: Weather,
     pub(crate) is_traced: bool,
@@ -52,6 +57,9 @@ impl Setup {
             nodes,
             replicas,
             rules: Rules::sound(),
+            node_rules: NodeRules::sound(),
+            hinting: Hinting::On,
+            zones: 0,
             acknowledge: Acknowledge::AfterCommit,
             weather: Weather::FAIR,
             is_traced: false,
@@ -61,6 +69,7 @@ impl Setup {
 
 /// What a step brought about outside the nodes.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "few at a time")]
 pub(crate) enum Outcome {
     /// The time has come that [`Cluster::wake`] asked for.
     Woken(u64),
@@ -136,7 +145,11 @@ impl Cluster {
             Parameters { partitions: PartitionCount::new(16).expect("a power of two"), replicas: setup.replicas };
         let machines: Vec<Machine> = (0..setup.nodes)
             .map(|index| {
-                let config = config(&format!("n{index}"), parameters);
+                let mut config = config(&format!("n{index}"), parameters);
+                config.rules = setup.node_rules;
+                config.hinting = setup.hinting;
+                let zone = (setup.zones > 0).then(|| format!("z{}", index % setup.zones));
+                config.profile.zone = zone.map(|zone| Name::new(&zone).expect("a name"));
                 let mut machine = Machine::new(dice.bytes(), config, setup.rules, setup.acknowledge);
                 machine.wall_skew_ms = dice.below(5_000);
                 machine
@@ -212,7 +225,7 @@ impl Cluster {
         self.request_count += 1;
         let number = self.request_count;
         self.asked.insert(number, node);
-        self.input(node, |node, now| node.handle_client(now, ClientId(number), request));
+        self.input(node, |node, now| node.handle_client(now, ClientId(number), Caller::Owner, request));
         Some(number)
     }
 

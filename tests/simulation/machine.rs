@@ -13,7 +13,7 @@ use quorate::{
     limits::BATCH_COUNT_MAX,
     membership::change::Signer,
     node::{Node, effect::Ticket},
-    replica::{Done, Query, Rules, StoreCounts, Work, answer, apply, batch::Committer, startup, values},
+    replica::{Done, Query, Rules, StoreCounts, Work, answer, apply, batch::Committer, hints::Hint, startup, values},
     ring::Ring,
     store::{ReadTxn, Store, StoreError, Table, Walk, WriteTxn, memory::MemoryStore, schema},
 };
@@ -93,7 +93,7 @@ impl Machine {
         let now = self.now(true_ms);
         let random = u64::from_be_bytes(seed[..8].try_into().expect("eight bytes"));
         let node = Node::new(self.config.clone(), self.signer.clone(), recovered, self.life, seed, now);
-        let committer = Committer::new(self.id.to_actor_number(), self.rules, random);
+        let committer = Committer::new(self.id.to_actor_number(), self.rules, self.config.hint_limits, random);
         self.process = Some(Process { node, queue: Vec::new(), is_committing: false, committer });
         Ok(())
     }
@@ -162,6 +162,37 @@ impl Machine {
         found.map(|(object, _)| object).unwrap_or_default()
     }
 
+    /// What is committed as hints, and for whom.
+    pub(crate) fn hints(&self) -> Vec<(NodeId, Hint)> {
+        let txn = self.store.read().expect("memory can be read");
+        let ask = |query| answer(&txn, &query, WallTime(0), &mut StoreCounts::default()).expect("memory can be read");
+        let Done::HintTotals(totals) = ask(Query::HintTotals) else { panic!("totals are answered by totals") };
+        let hints_for = |(target, _)| match ask(Query::Hints { target, after: None, limit: usize::MAX }) {
+            Done::Hints(page) => page.hints.into_iter().map(move |hint| (target, hint)),
+            other => panic!("{other:?} are no hints"),
+        };
+        totals.into_iter().flat_map(hints_for).collect()
+    }
+
+    /// Everything that is committed under `key`: the node's own data, and what it keeps for others.
+    pub(crate) fn objects(&self, key: &Key) -> Vec<Object> {
+        let txn = self.store.read().expect("memory can be read");
+        let mut targets = Vec::new();
+        txn.visit(Table::HintTotals, &[], &mut |row, _| {
+            targets.extend(schema::parse_peer_row(row));
+            Ok(Walk::On)
+        })
+        .expect("memory can be read");
+        let of_one = |target| {
+            let query = Query::StandIn { key: key.clone(), targets: vec![target] };
+            match answer(&txn, &query, WallTime(0), &mut StoreCounts::default()) {
+                Ok(Done::Known(known)) => known,
+                other => panic!("{other:?} is no answer"),
+            }
+        };
+        std::iter::once(self.object(key)).chain(targets.into_iter().filter_map(of_one)).collect()
+    }
+
     /// All keys with a record.
     pub(crate) fn keys(&self) -> Vec<Key> {
         let txn = self.store.read().expect("memory can be read");
@@ -177,8 +208,14 @@ impl Machine {
 
 fn key_of(work: &Work) -> Option<Key> {
     match work {
-        Work::Write { key, .. } | Work::Merge { key, .. } => Some(key.clone()),
-        Work::SaveChanges(_) | Work::SavePeerLife { .. } | Work::RaiseBoot { .. } | Work::ConfirmLife => None,
+        Work::Write { key, .. } | Work::Merge { key, .. } | Work::KeepHint { key, .. } => Some(key.clone()),
+        Work::DropHint { .. }
+        | Work::SweepHints { .. }
+        | Work::SaveChanges(_)
+        | Work::SavePeerLife { .. }
+        | Work::RaiseBoot { .. }
+        | Work::Probe
+        | Work::ConfirmLife => None,
     }
 }
 

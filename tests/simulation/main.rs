@@ -2,7 +2,7 @@
 //!
 //! `QUORATE_SEED=n` replays one seed; `QUORATE_SEEDS=n` plays n fresh ones. What is simulated and what is checked is
 //! said in the modules; what is not: disks that lose committed data beyond one that goes back in time, members that
-//! come or go while clients are promised things, hints and anti-entropy.
+//! come or go while clients are promised things, and anti-entropy.
 
 #![allow(clippy::print_stdout, reason = "the counts are part of what a test says")]
 

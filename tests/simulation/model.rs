@@ -75,25 +75,30 @@ impl Model {
         self.write_mut(id).may_be_done = true;
     }
 
-    /// A client was told that W = `w` replicas hold the write, whose clock is at least `clock` and which replaced all
+    /// A client was told that so many primaries hold the write, whose clock is at least `clock` and which replaced all
     /// that its `context` covers.
     pub(crate) fn note_acknowledged(
         &mut self,
         id: WriteId,
         key: &Key,
-        w: usize,
+        primaries: usize,
         clock: &VersionVector,
         context: &VersionVector,
     ) {
         self.write_mut(id).is_acknowledged = true;
         self.replaced.entry(key.clone()).or_default().join(context);
-        self.acknowledged.entry((key.clone(), w)).or_default().join(clock);
+        self.acknowledged.entry((key.clone(), primaries)).or_default().join(clock);
     }
 
-    /// What a read of `r` out of `n` that begins now must have seen.
+    /// What a read of `r` out of `n` primaries that begins now must have seen.
     pub(crate) fn demand(&self, key: &Key, r: usize, n: usize) -> Demand {
+        self.demand_from(key, (n + 1).saturating_sub(r), n)
+    }
+
+    /// What was told to be held by at least so many primaries, of `n`.
+    fn demand_from(&self, key: &Key, least: usize, n: usize) -> Demand {
         let mut clock = VersionVector::new();
-        for w in (n + 1).saturating_sub(r)..=n {
+        for w in least..=n {
             if let Some(acknowledged) = self.acknowledged.get(&(key.clone(), w)) {
                 clock.join(acknowledged);
             }
@@ -111,7 +116,7 @@ impl Model {
                 return Err(Violation::Lost { write: *id, key: key.clone() });
             }
         }
-        if !self.demand(key, n, n).is_met_by(object.clock()) {
+        if !self.demand_from(key, 0, n).is_met_by(object.clock()) {
             return Err(Violation::Forgotten { key: key.clone() });
         }
         let is_replaced = |dot| self.replaced.get(key).is_some_and(|replaced| replaced.covers(dot));

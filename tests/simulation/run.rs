@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use quorate::{
     ident::Key,
-    wire::client::{ClientRequest, ClientResponse, Consistency, Get, ReadFrom},
+    wire::client::{ClientRequest, ClientResponse, Consistency, Get, ReadFrom, Scope},
 };
 
 use crate::{
@@ -115,9 +115,11 @@ impl Play<'_> {
             return Err(Violation::NeverAnswered { count: self.cluster.asked_count() });
         }
         checker::busy_node(self.cluster).map_or(Ok(()), Err)?;
+        checker::hints_left(self.cluster).map_or(Ok(()), Err)?;
         if trust == Trust::Unsettled {
             return Ok(());
         }
+        checker::misplaced(self.cluster).map_or(Ok(()), Err)?;
         let Some(workload) = self.workload.take() else { return Ok(()) };
         let written: BTreeSet<Key> = workload.model.keys().cloned().collect();
         self.read_everything(&written)?;
@@ -141,7 +143,8 @@ impl Play<'_> {
     /// Reads every key from all its replicas, so that read repair levels them, and waits until it has.
     fn read_everything(&mut self, keys: &BTreeSet<Key>) -> Result<(), Violation> {
         for key in keys {
-            let request = Get { key: key.clone(), from: ReadFrom::Row(Consistency::All), budget_ms: 5_000 };
+            let request =
+                Get { key: key.clone(), from: ReadFrom::Row(Consistency::All), scope: Scope::Strict, budget_ms: 5_000 };
             let number = self.cluster.submit(0, ClientRequest::Get(request)).expect("everything is up");
             let reply = loop {
                 self.cluster.step();
@@ -161,8 +164,9 @@ impl Play<'_> {
     }
 }
 
-/// After so long without faults all is well: two longest pauses between dials, and a few rounds of comparing.
-const HEALING_MS: u64 = 15_000;
+/// After so long without faults all is well: two longest pauses between dials, two between attempts to deliver hints, and
+/// a few rounds of comparing.
+const HEALING_MS: u64 = 25_000;
 /// After so long all repairs have arrived.
 const REPAIR_MS: u64 = 3_000;
 /// Far more than any run takes.

@@ -7,7 +7,7 @@ use quorate::{
     node::effect::Event,
     ring::token::PartitionCount,
     store::StoreError,
-    wire::client::{ClientRequest, ClientResponse, Consistency, Failure, Found, Get, Put, ReadFrom, Stored},
+    wire::client::{ClientRequest, ClientResponse, Consistency, Failure, Found, Get, Put, ReadFrom, Scope, Stored},
 };
 
 use crate::{
@@ -87,7 +87,16 @@ impl Cluster {
         op.copy_from_slice(&self.dice.bytes()[..16]);
         let context = context.map(|stored| stored.context);
         let value = Value::new(value.as_bytes()).expect("a value");
-        let put = Put { key: key_of(key), value, context, op: OpId(op), w, ttl_ms: None, budget_ms: 5_000 };
+        let put = Put {
+            key: key_of(key),
+            value,
+            context,
+            op: OpId(op),
+            w,
+            scope: Scope::Sloppy,
+            ttl_ms: None,
+            budget_ms: 5_000,
+        };
         Written(self.ask(node, ClientRequest::Put(put)))
     }
 
@@ -97,7 +106,7 @@ impl Cluster {
 
     #[track_caller]
     fn get(&mut self, node: usize, key: &str, r: Consistency) -> Found {
-        let get = Get { key: key_of(key), from: ReadFrom::Row(r), budget_ms: 5_000 };
+        let get = Get { key: key_of(key), from: ReadFrom::Row(r), scope: Scope::Sloppy, budget_ms: 5_000 };
         match self.ask(node, ClientRequest::Get(get)) {
             ClientResponse::Found(found) => found,
             other => panic!("not found: {other:?}"),
@@ -237,6 +246,7 @@ fn a_write_that_was_never_committed_is_gone_and_was_never_acknowledged() {
         context: None,
         op: OpId([1; 16]),
         w: Consistency::One,
+        scope: Scope::Sloppy,
         ttl_ms: None,
         budget_ms: 1_000,
     };

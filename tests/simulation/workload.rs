@@ -8,15 +8,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use quorate::{
     causality::{
         context::{Context, ContextKey},
+        siblings::Object,
         version_vector::VersionVector,
     },
     ident::Key,
-    wire::client::{ClientRequest, ClientResponse, Consistency, Delete, Failure, Get, Put, ReadFrom},
+    wire::client::{ClientRequest, ClientResponse, Consistency, Delete, Failure, Get, Put, ReadFrom, Scope, Stored},
 };
 
 use crate::{
-    checker::{Checker, Violation},
+    checker::{Checker, Violation, has_deleted, primaries},
     cluster::{Cluster, Outcome, cluster_name},
+    machine::Machine,
     model::{Demand, Model, WriteId, needed},
 };
 
@@ -60,10 +62,17 @@ struct Known {
     shown: BTreeSet<WriteId>,
 }
 
+/// How many copies a write asks for, and whose.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    w: Consistency,
+    scope: Scope,
+}
+
 #[derive(Clone)]
 enum Action {
-    Write { id: WriteId, request: ClientRequest, w: Consistency, shown: BTreeSet<WriteId>, attempts: u8 },
-    Read { key: Key, demand: Demand, request: ClientRequest },
+    Write { id: WriteId, request: ClientRequest, asked: Asked, shown: BTreeSet<WriteId>, attempts: u8 },
+    Read { key: Key, demand: Demand, request: ClientRequest, somebody_knows: bool },
 }
 
 impl Workload {
@@ -181,44 +190,51 @@ impl Workload {
     }
 
     fn put(&mut self, cluster: &mut Cluster, key: Key, known: Option<Known>, budget_ms: u32) -> Action {
-        let w = consistency(cluster);
+        let asked @ Asked { w, scope } = asked(cluster);
         let shown = known.as_ref().map(|known| known.shown.clone()).unwrap_or_default();
         let id = self.model.begin(&key, false, shown.clone());
         let context = known.map(|known| known.context);
         let request =
-            ClientRequest::Put(Put { key, value: id.value(), context, op: id.op(), w, ttl_ms: None, budget_ms });
-        Action::Write { id, request, w, shown, attempts: 1 }
+            ClientRequest::Put(Put { key, value: id.value(), context, op: id.op(), w, scope, ttl_ms: None, budget_ms });
+        Action::Write { id, request, asked, shown, attempts: 1 }
     }
 
     fn delete(&mut self, cluster: &mut Cluster, known: Known, budget_ms: u32) -> Action {
-        let w = consistency(cluster);
+        let asked @ Asked { w, scope } = asked(cluster);
         let id = self.model.begin(&known.key, true, known.shown.clone());
-        let request = ClientRequest::Delete(Delete { key: known.key, context: known.context, w, budget_ms });
-        Action::Write { id, request, w, shown: known.shown, attempts: 1 }
+        let request = ClientRequest::Delete(Delete { key: known.key, context: known.context, w, scope, budget_ms });
+        Action::Write { id, request, asked, shown: known.shown, attempts: 1 }
     }
 
     fn read(&mut self, cluster: &mut Cluster, key: Key, budget_ms: u32) -> Action {
-        let r = consistency(cluster);
-        let demand = self.model.demand(&key, needed(r, self.n), self.n);
-        let request = ClientRequest::Get(Get { key: key.clone(), from: ReadFrom::Row(r), budget_ms });
-        Action::Read { key, demand, request }
+        let Asked { w: r, scope } = asked(cluster);
+        // Of a sloppy quorum it is only known that it overlaps with others when nobody is away.
+        let r_primaries = if scope == Scope::Strict { needed(r, self.n) } else { 0 };
+        let demand = self.model.demand(&key, r_primaries, self.n);
+        let somebody_knows = somebody_knows(cluster, &key);
+        let request = ClientRequest::Get(Get { key: key.clone(), from: ReadFrom::Row(r), scope, budget_ms });
+        Action::Read { key, demand, request, somebody_knows }
     }
 
     fn on_reply(&mut self, cluster: &mut Cluster, client: usize, action: Action, response: ClientResponse) {
         match (&action, response) {
-            (Action::Write { id, request, w, shown, .. }, ClientResponse::Stored(stored)) => {
+            (Action::Write { id, request, asked, shown, .. }, ClientResponse::Stored(stored)) => {
                 let key = request.key().expect("a write has a key").clone();
                 let seen = stored.context.open(&key, &self.context_key).expect("the context is of this key");
                 let clock = seen.clock().clone();
-                self.on_acknowledged(cluster, *id, request, *w, clock);
+                self.on_acknowledged(cluster, *id, request, *asked, &stored, clock);
                 let mut shown = shown.clone();
                 shown.insert(*id);
                 self.remember(client, Known { key, context: stored.context, shown });
             }
-            (Action::Read { key, demand, .. }, ClientResponse::Found(found)) => {
+            (Action::Read { key, demand, somebody_knows: knew, .. }, ClientResponse::Found(found)) => {
                 let seen = found.context.open(key, &self.context_key).expect("the context is of this key");
                 if self.trust == Trust::Full && !demand.is_met_by(seen.clock()) {
                     cluster.checker.report(Violation::StaleRead { key: key.clone() });
+                }
+                let is_absent = found.siblings.is_empty() && seen.clock().is_empty();
+                if self.trust == Trust::Full && is_absent && !*knew && !somebody_knows(cluster, key) {
+                    cluster.checker.report(Violation::AbsentToTheIgnorant { key: key.clone() });
                 }
                 let shown = found.siblings.iter().filter_map(|sibling| WriteId::of_value(&sibling.value)).collect();
                 self.remember(client, Known { key: key.clone(), context: found.context, shown });
@@ -235,18 +251,24 @@ impl Workload {
         cluster: &mut Cluster,
         id: WriteId,
         request: &ClientRequest,
-        w: Consistency,
+        asked: Asked,
+        stored: &Stored,
         mut clock: VersionVector,
     ) {
-        let needed = needed(w, self.n);
-        let (key, context, stores) = match request {
+        let needed = needed(asked.w, self.n);
+        let of_primaries = |key: &Key, holds: &dyn Fn(&Object) -> bool| {
+            primaries(cluster, key).iter().filter(|machine| holds(&machine.object(key))).count()
+        };
+        let (key, context, stores, primaries) = match request {
             ClientRequest::Put(put) => {
                 let stores = cluster.checker.stores_of_put(&cluster.machines, &put.key, id.op());
-                (&put.key, put.context.as_ref(), stores)
+                let holds = |object: &Object| cluster.checker.holds_put(object, id.op());
+                (&put.key, put.context.as_ref(), stores, of_primaries(&put.key, &holds))
             }
             ClientRequest::Delete(delete) => {
                 let stores = Checker::stores_of_delete(&cluster.machines, &delete.key, &clock);
-                (&delete.key, Some(&delete.context), stores)
+                let holds = |object: &Object| has_deleted(object, &clock);
+                (&delete.key, Some(&delete.context), stores, of_primaries(&delete.key, &holds))
             }
             other => panic!("{other:?} is no write"),
         };
@@ -256,8 +278,12 @@ impl Workload {
             Trust::OneStoreLost => stores.min(Checker::stores_of_clock(&cluster.machines, key, &clock)) >= 2,
             Trust::Unsettled => false,
         };
+        let told = usize::from(stored.primaries);
         if self.trust == Trust::Full && stores < needed {
             cluster.checker.report(Violation::NotDurable { write: id, stores, needed });
+        }
+        if self.trust == Trust::Full && (primaries < told || (asked.scope == Scope::Strict && told < needed)) {
+            cluster.checker.report(Violation::NotAtPrimaries { write: id, primaries, told });
         }
         if is_owed {
             let context = context.map(|context| context.open(key, &self.context_key).expect("a node took it"));
@@ -265,7 +291,7 @@ impl Workload {
             if let (Some(dot), None) = (dots.next(), dots.next()) {
                 clock.raise(dot.actor, dot.counter);
             }
-            self.model.note_acknowledged(id, key, needed, &clock, context.unwrap_or_default().clock());
+            self.model.note_acknowledged(id, key, told, &clock, context.unwrap_or_default().clock());
         }
     }
 
@@ -293,6 +319,19 @@ impl Workload {
 
 fn hot_key(cluster: &mut Cluster) -> Key {
     Key::new(format!("hot {}", cluster.dice.below(HOT_KEY_COUNT)).as_bytes()).expect("a key")
+}
+
+fn asked(cluster: &mut Cluster) -> Asked {
+    let scope = if cluster.dice.permille(400) { Scope::Strict } else { Scope::Sloppy };
+    Asked { w: consistency(cluster), scope }
+}
+
+/// Whether anybody is up who is in the row of `key`, or keeps a hint of it.
+fn somebody_knows(cluster: &Cluster, key: &Key) -> bool {
+    let is_up = |machine: &Machine| machine.process.is_some();
+    let keeps = |machine: &Machine| machine.hints().iter().any(|(_, hint)| hint.key == *key);
+    primaries(cluster, key).into_iter().any(is_up)
+        || cluster.machines.iter().any(|machine| is_up(machine) && keeps(machine))
 }
 
 fn consistency(cluster: &mut Cluster) -> Consistency {

@@ -16,10 +16,11 @@ use quorate::{
     },
     ring::token::PartitionCount,
     wire::{
+        administration::{Alert, AlertKind, Delivery, HintStatus, Order},
         client::{
             ClientRequest, ClientResponse, Consistency, Cursor, Delete, Failure, Found, FoundSibling, Get,
             InspectedReplica, InspectedState, Inspection, Keys, LocalRecord, MemberStatus, Put, Reach, ReadFrom, Scan,
-            Status, Stored,
+            Scope, Status, Stored,
         },
         quorum::{Reconcile, Refusal, Request, Response},
     },
@@ -31,8 +32,9 @@ pub(crate) fn requests() -> Vec<Case> {
     let (key, partition) = (key(), digest());
     vec![
         case("request-forward", Request::Forward(ClientRequest::Status)),
-        case("request-read", Request::Read { key: key.clone(), partition }),
-        case("request-merge", Request::Merge { key, object: object(), partition }),
+        case("request-read", Request::Read { key: key.clone(), partition, whole_bytes_max: 4_096 }),
+        case("request-merge", Request::Merge { key: key.clone(), object: object(), partition }),
+        case("request-keep-hint", Request::KeepHint { target: node(9), key, object: object(), partition }),
         case("request-reconcile", Request::Reconcile(reconcile())),
     ]
 }
@@ -42,11 +44,15 @@ pub(crate) fn responses() -> Vec<Case> {
     vec![
         case("response-forwarded", Response::Forwarded(ClientResponse::History(Vec::new()))),
         case("response-object", Response::Object { object: object(), partition }),
+        case("response-digest", Response::Digest { digest: digest(), partition }),
+        case("response-unknown", Response::Unknown { partition }),
         case("response-merged", Response::Merged { partition }),
         case("response-reconciled", Response::Reconciled(reconcile())),
         case("response-refused-overloaded", Response::Refused(Refusal::Overloaded)),
         case("response-refused-store-failed", Response::Refused(Refusal::StoreFailed)),
         case("response-refused-not-a-member", Response::Refused(Refusal::NotAMember)),
+        case("response-refused-hints-full", Response::Refused(Refusal::HintsFull)),
+        case("response-refused-unknown-target", Response::Refused(Refusal::UnknownTarget)),
     ]
 }
 
@@ -57,11 +63,12 @@ pub(crate) fn client_requests() -> Vec<Case> {
         context: Some(context()),
         op: OpId([7; 16]),
         w: Consistency::Count(2),
+        scope: Scope::Strict,
         ttl_ms: Some(60_000),
         budget_ms: 5_000,
     };
-    let bare = Put { context: None, w: Consistency::Quorum, ttl_ms: None, ..put.clone() };
-    let get = |from| ClientRequest::Get(Get { key: key(), from, budget_ms: 5_000 });
+    let bare = Put { context: None, w: Consistency::Quorum, scope: Scope::Sloppy, ttl_ms: None, ..put.clone() };
+    let get = |from| ClientRequest::Get(Get { key: key(), from, scope: Scope::Sloppy, budget_ms: 5_000 });
     let scan = Scan { prefix: b"{42}".to_vec(), after: Some(Cursor(vec![0, 1, 2, 255])), limit: 100 };
     let first = Scan { prefix: Vec::new(), after: None, limit: 1 };
     vec![
@@ -69,7 +76,13 @@ pub(crate) fn client_requests() -> Vec<Case> {
         case("client-put-bare", ClientRequest::Put(bare)),
         case(
             "client-delete",
-            ClientRequest::Delete(Delete { key: key(), context: context(), w: Consistency::All, budget_ms: 5_000 }),
+            ClientRequest::Delete(Delete {
+                key: key(),
+                context: context(),
+                w: Consistency::All,
+                scope: Scope::Sloppy,
+                budget_ms: 5_000,
+            }),
         ),
         case("client-get", get(ReadFrom::Row(Consistency::One))),
         case("client-get-local", get(ReadFrom::Local)),
@@ -78,6 +91,13 @@ pub(crate) fn client_requests() -> Vec<Case> {
         case("client-history", ClientRequest::History(history().summary())),
         case("client-status", ClientRequest::Status),
         case("client-inspect", ClientRequest::Inspect { key: key(), budget_ms: 5_000 }),
+        case("client-hints", ClientRequest::Hints),
+        case("client-alerts", ClientRequest::Alerts),
+        case("client-deliver-hints", ClientRequest::Administer(Order::DeliverHints { target: Some(node(9)) })),
+        case("client-deliver-all-hints", ClientRequest::Administer(Order::DeliverHints { target: None })),
+        case("client-pause-hints", ClientRequest::Administer(Order::PauseHints)),
+        case("client-resume-hints", ClientRequest::Administer(Order::ResumeHints)),
+        case("client-drop-hints", ClientRequest::Administer(Order::DropHints { target: node(9) })),
     ]
 }
 
@@ -97,6 +117,9 @@ pub(crate) fn client_responses() -> Vec<Case> {
         case("answer-history", ClientResponse::History(history().iter().cloned().collect())),
         case("answer-status", ClientResponse::Status(status())),
         case("answer-inspection", ClientResponse::Inspection(Inspection { partition: 700, row })),
+        case("answer-hints", ClientResponse::Hints(hints())),
+        case("answer-alerts", ClientResponse::Alerts(alerts())),
+        case("answer-administered", ClientResponse::Administered),
     ];
     let detail = || "why".to_owned();
     let failures = [
@@ -106,6 +129,7 @@ pub(crate) fn client_responses() -> Vec<Case> {
         ("failed-too-large", Failure::TooLarge { detail: detail() }),
         ("failed-overloaded", Failure::Overloaded { detail: detail() }),
         ("failed-unavailable", Failure::Unavailable { detail: detail() }),
+        ("failed-not-permitted", Failure::NotPermitted { detail: detail() }),
         ("failed-store-failed", Failure::StoreFailed { detail: detail(), maybe_stored: true }),
     ];
     cases.extend(failures.map(|(name, failure)| case(name, ClientResponse::Failed(failure))));
@@ -237,5 +261,28 @@ fn status() -> Status {
         write_count: 30,
         damaged_count: 0,
         store_failure: Some("the disk is full".to_owned()),
+        hint_count: 3,
+        hint_bytes: 4_096,
+        marked_partitions: 2,
+        alert_count: 1,
+        counters: vec![("hints_kept".to_owned(), 9)],
     }
+}
+
+fn hints() -> Vec<HintStatus> {
+    let status = |(number, delivery)| HintStatus {
+        target: node(number),
+        count: 2,
+        bytes: 700,
+        oldest_ms: 60_000,
+        delivered: (40, 1_500),
+        delivery,
+    };
+    [(1, Delivery::Waiting), (2, Delivery::Delivering), (3, Delivery::Paused)].map(status).to_vec()
+}
+
+fn alerts() -> Vec<Alert> {
+    let kinds =
+        [AlertKind::MemberAway(node(1)), AlertKind::Isolated, AlertKind::HintsOld(node(2)), AlertKind::StoreUnwritable];
+    kinds.map(|kind| Alert { kind, since: WallTime(1_700_000_000_000), detail: "why".to_owned() }).to_vec()
 }

@@ -4,7 +4,13 @@ use quorate::{
     causality::{epochs::Life, seen::Seen},
     clock::WallTime,
     ident::{Key, NodeId},
-    replica::{Done, Query, Replica, Rules, StoreCounts, Work, answer, apply, startup},
+    replica::{
+        Done, Query, Replica, Rules, StoreCounts, Work, answer, apply,
+        hints::{HintFor, HintLimits},
+        startup,
+        values::Place,
+    },
+    ring::token::Partition,
     store::{
         ReadTxn, Store, Table, Walk, WriteTxn,
         memory::{MemoryStore, Snapshot},
@@ -33,6 +39,9 @@ const NAMES: &[&str] = &[
     "row-history-joined",
     "row-history-updated",
     "row-peer",
+    "row-hint",
+    "row-hint-totals",
+    "row-mark",
 ];
 
 /// Each row of the store: its record, sealed for its key.
@@ -72,6 +81,7 @@ fn a_store_of_fixtures_is_read_as_ever() {
         panic!("an object is answered by an object");
     };
     assert_eq!(merged, object());
+    assert_eq!(recovered.hint_targets, [NodeId([3; 32])]);
     let Ok(Done::Object(written)) = answer(&txn, &Query::Object(other()), NOW, &mut StoreCounts::default()) else {
         panic!("an object is answered by an object");
     };
@@ -86,16 +96,21 @@ fn filled() -> MemoryStore {
     let store = MemoryStore::new();
     let mut txn = store.write().unwrap();
     startup::begin(&mut txn, &OWNER).unwrap();
+    let hint = HintFor { target: NodeId([3; 32]), partition: Partition(700) };
     let works = [
         Work::Merge { key: key(), object: object() },
-        Work::Write { key: other(), context: Seen::default(), new: Some(new(1)) },
+        Work::Write { place: Place::Own, key: other(), context: Seen::default(), new: Some(new(1)) },
         Work::SaveChanges(history().iter().cloned().collect()),
         Work::SavePeerLife { node: NodeId([2; 32]), life: (9, 7) },
+        Work::KeepHint { hint, key: key(), object: object() },
+        // No room for a second one: its partition is marked.
+        Work::KeepHint { hint, key: other(), object: object() },
     ];
     let mut life = Life::unconfirmed(0);
     life.confirm();
     let actor_node = OWNER.to_actor_number();
-    let mut replica = Replica { actor_node, rules: Rules::sound(), life, damaged: 0 };
+    let limits = HintLimits { target_bytes: 200, total_bytes: 200 };
+    let mut replica = Replica { actor_node, rules: Rules::sound(), life, limits, damaged: 0 };
     for work in works {
         apply(&mut txn, work, &mut replica, NOW).unwrap();
     }
@@ -126,6 +141,11 @@ fn read_with(snapshot: &Snapshot, table: Table, row_key: &[u8], bytes: &[u8]) {
     // Any answer will do; a panic will not.
     let _ = startup::begin(&mut txn, &OWNER);
     for key in [key(), other()] {
-        let _ = answer(&txn, &Query::Object(key), NOW, &mut StoreCounts::default());
+        let known = Query::StandIn { key: key.clone(), targets: vec![NodeId([3; 32])] };
+        for query in [Query::Object(key), known, Query::Totals] {
+            let _ = answer(&txn, &query, NOW, &mut StoreCounts::default());
+        }
     }
+    let all = Query::Hints { target: NodeId([3; 32]), after: None, limit: 10 };
+    let _ = answer(&txn, &all, NOW, &mut StoreCounts::default());
 }
