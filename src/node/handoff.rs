@@ -45,9 +45,8 @@ impl Node {
         HintFor { target, partition: self.partition_of(key).unwrap_or(Partition(0)) }
     }
 
-    /// A hint for `target` is stored.
+    /// A hint for `target` is stored, or may be.
     pub(super) fn on_hint_kept(&mut self, now: Now, target: NodeId) {
-        self.counters.hints_kept += 1;
         let is_up = self.is_ready_for_hints(&target);
         self.schedule.on_kept(target, is_up, now.instant);
         self.arm_handoff();
@@ -131,6 +130,13 @@ impl Node {
     /// none is older.
     pub(super) fn on_hint_totals(&mut self, now: Now, result: Result<Done, StoreError>) {
         let Ok(Done::HintTotals(totals)) = result else { return };
+        for (target, _) in &totals {
+            // Delivery should know of all of them; if it does not, it does now.
+            if self.schedule.progress(target, now.instant).is_none() {
+                self.schedule.on_kept(*target, self.is_ready_for_hints(target), now.instant);
+            }
+        }
+        self.arm_handoff();
         let half = self.config.hint_ttl / 2;
         for (target, _) in totals.iter().filter(|(_, totals)| age_of(totals, now.wall) >= half) {
             let before = WallTime(now.wall.0.saturating_sub(millis(self.config.hint_ttl)));

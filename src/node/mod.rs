@@ -170,8 +170,8 @@ pub struct Node {
 /// What a piece of storage work is for.
 #[derive(Debug, Clone, PartialEq)]
 enum TicketUse {
-    /// The coordinator's own write.
-    Write(OpNumber),
+    /// The coordinator's own write; as a hint for another, if it stands in.
+    Write { number: OpNumber, target: Option<NodeId> },
     /// The coordinator's own answer to a read.
     Read(OpNumber),
     /// The whole answer to a client.
@@ -198,6 +198,28 @@ enum TicketUse {
     PeerLife(NodeId),
     /// Nobody waits for it.
     Unwatched,
+}
+
+impl TicketUse {
+    /// For whom it stores a hint, if it does.
+    fn hint_target(&self) -> Option<NodeId> {
+        match self {
+            TicketUse::Write { target, .. }
+            | TicketUse::CopyHere { target, .. }
+            | TicketUse::PeerMerge { target, .. } => *target,
+            TicketUse::Read(_)
+            | TicketUse::Answer(_)
+            | TicketUse::PeerRead { .. }
+            | TicketUse::HintPage(_)
+            | TicketUse::HintHere(_)
+            | TicketUse::HintTotals
+            | TicketUse::Sweep(_)
+            | TicketUse::Changes
+            | TicketUse::Boot { .. }
+            | TicketUse::PeerLife(_)
+            | TicketUse::Unwatched => None,
+        }
+    }
 }
 
 /// What a request to a peer is for.
@@ -345,17 +367,20 @@ impl Node {
                 self.tell(Event::StoreFailed { detail: error.to_string() });
             }
         }
+        if let Some(target) = purpose.hint_target() {
+            // Also after a failure: some media store what they say they could not.
+            self.counters.hints_kept += u64::from(matches!(result, Ok(Done::Merged | Done::Written { .. })));
+            self.on_hint_kept(now, target);
+        }
         match purpose {
-            TicketUse::Write(number) => self.on_written(now, number, result),
+            TicketUse::Write { number, .. } => self.on_written(now, number, result),
             TicketUse::Read(number) => self.on_read_here(now, number, result),
             TicketUse::Answer(number) => self.on_answer_read(now, number, result),
             TicketUse::CopyHere { number, target } => self.on_copied_here(now, number, target, result),
             TicketUse::PeerRead { inbound, partition, whole_bytes_max } => {
                 self.on_peer_read(inbound, partition, whole_bytes_max, result);
             }
-            TicketUse::PeerMerge { inbound, partition, target } => {
-                self.on_peer_merged(now, inbound, partition, target, result);
-            }
+            TicketUse::PeerMerge { inbound, partition, .. } => self.on_peer_merged(inbound, partition, result),
             TicketUse::HintPage(target) => self.on_hint_page(now, &target, result),
             TicketUse::HintHere(delivery) => self.on_hint_here(now, delivery, result),
             TicketUse::HintTotals => self.on_hint_totals(now, result),

@@ -82,10 +82,8 @@ impl Node {
 
     pub(super) fn on_peer_merged(
         &mut self,
-        now: Now,
         inbound: InboundId,
         partition: Partition,
-        target: Option<NodeId>,
         result: Result<Done, StoreError>,
     ) {
         let response = match result {
@@ -93,12 +91,7 @@ impl Node {
                 self.counters.hints_refused += 1;
                 Response::Refused(Refusal::HintsFull)
             }
-            Ok(_) => {
-                if let Some(target) = target {
-                    self.on_hint_kept(now, target);
-                }
-                Response::Merged { partition: self.view.partition_digest(partition) }
-            }
+            Ok(_) => Response::Merged { partition: self.view.partition_digest(partition) },
             Err(_) => Response::Refused(Refusal::StoreFailed),
         };
         self.respond(inbound, response);

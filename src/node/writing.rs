@@ -46,7 +46,8 @@ impl Node {
                     None => Place::Own,
                 };
                 let number = self.begin_operation(origin, key.clone(), State::Writing(writing));
-                self.store(TicketUse::Write(number), Work::Write { place, key, context, new });
+                let target = writing.stands_in_for;
+                self.store(TicketUse::Write { number, target }, Work::Write { place, key, context, new });
             }
             Err(error) => {
                 let failure = Failure::InvalidContext { detail: error.to_string() };
@@ -64,9 +65,6 @@ impl Node {
                 let Some(row) = self.row_of(&operation.key) else { return };
                 if operation.asker == Asker::Nobody {
                     self.alarms.set(Alarm::Operation(number), now.instant + self.config.peer_timeout);
-                }
-                if let Some(target) = writing.stands_in_for {
-                    self.on_hint_kept(now, target);
                 }
                 let Writing { consistency, scope, stands_in_for } = writing;
                 let plan = PutPlan { consistency, scope, hinting: self.config.hinting, object, stands_in_for };
@@ -99,7 +97,6 @@ impl Node {
         let is_merged = matches!(result, Ok(Done::Merged));
         if let Some(target) = target {
             if is_merged {
-                self.on_hint_kept(now, target);
                 self.with_put(now, number, |op, _| {
                     op.on_kept_here(target);
                     Vec::new()

@@ -218,7 +218,8 @@ impl<T> Tally<T> {
 
     fn assign(&mut self, index: usize, is_reachable: &impl Fn(&NodeId) -> bool) -> Option<(NodeId, NodeId)> {
         while let Some(node) = self.spare.front().copied() {
-            let stays = self.rules.stand_ins == StandInRule::Repeatedly && is_reachable(&node);
+            let is_first = self.slots[index].stand_in.is_none();
+            let stays = self.rules.stand_ins == StandInRule::Repeatedly && is_first && is_reachable(&node);
             if !stays {
                 self.spare.pop_front();
             }

@@ -30,6 +30,8 @@ pub(crate) enum Violation {
     AbsentToTheIgnorant { key: Key },
     /// A node holds among its own data what is not its own.
     Misplaced { node: usize, key: Key },
+    /// A hint was dropped though its target lacks some of it.
+    DroppedEarly { node: usize, key: Key },
     /// Hints are left though everybody has been up for long.
     HintsLeft { node: usize, count: usize },
     /// An acknowledged value is gone, and nobody who had seen it replaced it.

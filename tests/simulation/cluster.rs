@@ -19,7 +19,7 @@ use quorate::{
         effect::{Caller, ClientId, Event, InboundId, News, OutboundId, SeedIndex, Ticket},
     },
     quorum::put::Hinting,
-    replica::{Query, Rules},
+    replica::{Query, Rules, hints::HintLimits},
     ring::token::PartitionCount,
     store::StoreError,
     wire::{
@@ -43,6 +43,10 @@ pub(crate) struct Setup {
     pub(crate) rules: Rules,
     pub(crate) node_rules: NodeRules,
     pub(crate) hinting: Hinting,
+    /// What a node keeps for others, how long, and when people are told of a member; nothing for what is usual.
+    pub(crate) hint_limits: Option<HintLimits>,
+    pub(crate) hint_ttl: Option<Duration>,
+    pub(crate) dead_after: Option<Duration>,
     /// How many zones the nodes are spread over, one after the other; none for 0.
     pub(crate) zones: usize,
     pub(crate) acknowledge: Acknowledge,
@@ -59,6 +63,9 @@ impl Setup {
             rules: Rules::sound(),
             node_rules: NodeRules::sound(),
             hinting: Hinting::On,
+            hint_limits: None,
+            hint_ttl: None,
+            dead_after: None,
             zones: 0,
             acknowledge: Acknowledge::AfterCommit,
             weather: Weather::FAIR,
@@ -148,6 +155,9 @@ impl Cluster {
                 let mut config = config(&format!("n{index}"), parameters);
                 config.rules = setup.node_rules;
                 config.hinting = setup.hinting;
+                config.hint_limits = setup.hint_limits.unwrap_or(config.hint_limits);
+                config.hint_ttl = setup.hint_ttl.unwrap_or(config.hint_ttl);
+                config.dead_after = setup.dead_after.unwrap_or(config.dead_after);
                 let zone = (setup.zones > 0).then(|| format!("z{}", index % setup.zones));
                 config.profile.zone = zone.map(|zone| Name::new(&zone).expect("a name"));
                 let mut machine = Machine::new(dice.bytes(), config, setup.rules, setup.acknowledge);

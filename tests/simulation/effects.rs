@@ -7,6 +7,7 @@ use quorate::{
         Node, SendFailure,
         effect::{Effect, InboundId, News, OutboundId},
     },
+    replica::hints::Hint,
     wire::quorum::{Request, Response},
 };
 
@@ -125,8 +126,12 @@ impl Cluster {
     }
 
     pub(crate) fn commit(&mut self, index: usize) {
+        let dropping = self.machines[index].dropping();
         let (touched, results) = self.machines[index].commit(self.now_ms);
         self.checker.on_commit(&self.machines[index], &touched);
+        if !dropping.is_empty() {
+            self.check_dropped(index, dropping);
+        }
         let life = self.machines[index].life;
         let delay_ms = self.dice.between(0, 3);
         self.later(delay_ms, Happening::Committed { node: index, life, results });
@@ -134,6 +139,20 @@ impl Cluster {
             process.is_committing = false;
         }
         self.commit_later(index);
+    }
+
+    /// A hint that is gone must be with its target, all of it; or with others, where its target has left the row.
+    fn check_dropped(&mut self, index: usize, before: Vec<(NodeId, Hint)>) {
+        let left = self.machines[index].hints();
+        for (target, hint) in before.into_iter().filter(|hint| !left.contains(hint)) {
+            let ring = self.node(index).and_then(|node| node.view().ring.clone()).expect("who keeps hints is a member");
+            let is_owner = ring.row(ring.partition_of(&hint.key)).contains(&target);
+            let holds = |machine: &Machine| !machine.object(&hint.key).merge(hint.object.clone());
+            let is_safe = |machine: &&Machine| holds(machine) && (machine.id == target || !is_owner);
+            if !self.machines.iter().any(|machine| is_safe(&machine)) {
+                self.checker.report(Violation::DroppedEarly { node: index, key: hint.key });
+            }
+        }
     }
 
     fn commit_later(&mut self, index: usize) {

@@ -34,7 +34,7 @@ impl Faults {
         }
         let count = cluster.machines.len();
         let (one, other) = (cluster.dice.index(count), cluster.dice.index(count));
-        match cluster.dice.below(17) {
+        match cluster.dice.below(19) {
             0..3 => {
                 let noticed_ms = if cluster.dice.permille(500) { 20 } else { 3_000 };
                 cluster.crash(one, noticed_ms);
@@ -56,6 +56,7 @@ impl Faults {
             11..13 => cluster.fail_next_commit(one),
             13 => cluster.machines[one].wall_skew_ms = cluster.dice.below(120_000),
             14 => cluster.machines[one].paused_until_ms = cluster.now_ms + cluster.dice.between(50, 4_000),
+            17 => black_out(cluster, one),
             15 if self.trust == Trust::OneStoreLost => self.roll_back(cluster),
             _ => cluster.network.mend(one, other),
         }
@@ -79,6 +80,16 @@ impl Faults {
             }
             None => self.copy = Some(machine.store.snapshot()),
         }
+    }
+}
+
+/// Most of the nodes fail at once, beginning with `first`, and come back one after the other: whole rows are away.
+fn black_out(cluster: &mut Cluster, first: usize) {
+    let count = cluster.machines.len();
+    for index in (first..first + count / 2 + 1).map(|index| index % count) {
+        cluster.crash(index, 20);
+        let delay_ms = cluster.dice.between(500, 5_000);
+        cluster.start_later(index, delay_ms);
     }
 }
 

@@ -174,6 +174,38 @@ impl Machine {
         totals.into_iter().flat_map(hints_for).collect()
     }
 
+    /// Bytes of all its hints, as it counts them.
+    pub(crate) fn hint_bytes(&self) -> u64 {
+        match self.query(0, &Query::Totals) {
+            Ok(Done::Totals { hints, .. }) => hints.iter().map(|(_, totals)| totals.bytes).sum(),
+            other => panic!("{other:?} are no totals"),
+        }
+    }
+
+    /// Partitions it has marked to be compared early.
+    pub(crate) fn marked_count(&self) -> usize {
+        match self.query(0, &Query::Totals) {
+            Ok(Done::Totals { marked, .. }) => marked.len(),
+            other => panic!("{other:?} are no totals"),
+        }
+    }
+
+    /// Hints that the next commit may drop, as they are now.
+    pub(crate) fn dropping(&self) -> Vec<(NodeId, Hint)> {
+        let queue = self.process.iter().flat_map(|process| &process.queue).take(BATCH_COUNT_MAX);
+        let dropped: Vec<(&NodeId, &Key)> = queue
+            .filter_map(|(_, work)| match work {
+                Work::DropHint { target, key, .. } => Some((target, key)),
+                _ => None,
+            })
+            .collect();
+        if dropped.is_empty() {
+            return Vec::new();
+        }
+        let is_dropped = |(target, hint): &(NodeId, Hint)| dropped.contains(&(target, &hint.key));
+        self.hints().into_iter().filter(is_dropped).collect()
+    }
+
     /// Everything that is committed under `key`: the node's own data, and what it keeps for others.
     pub(crate) fn objects(&self, key: &Key) -> Vec<Object> {
         let txn = self.store.read().expect("memory can be read");

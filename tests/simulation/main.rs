@@ -20,4 +20,6 @@ mod checker;
 mod run;
 
 mod random;
+mod stage;
 mod scenarios;
+mod outages;

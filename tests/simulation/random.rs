@@ -4,7 +4,10 @@ use std::time::Instant;
 
 use quorate::{
     causality::epochs::EpochRule,
-    replica::{MergeRule, Rules},
+    config::NodeRules,
+    handoff::hints::DropRule,
+    quorum::{QuorumRules, StandInRule, UnknownRule, put::Hinting},
+    replica::{HintRule, MergeRule, Rules},
 };
 
 use crate::{
@@ -58,6 +61,25 @@ fn random_runs_keep_the_promises() {
         operations as f64 / seconds
     );
     assert!(operations > 1_000 || seeds.len() < 4, "{operations} operations prove little");
+}
+
+#[test]
+fn without_hints_the_promises_hold_as_well() {
+    play(&seeds(20), |seed| {
+        let mut plan = Plan::ordinary(seed);
+        plan.setup.hinting = Hinting::Off;
+        plan
+    });
+}
+
+#[test]
+fn nodes_of_several_zones_keep_the_promises() {
+    play(&seeds(10), |seed| {
+        let mut plan = Plan::ordinary(seed);
+        plan.setup.zones = 2;
+        plan.setup.nodes = 6;
+        plan
+    });
 }
 
 #[test]
@@ -117,6 +139,44 @@ fn a_merge_that_drops_a_sibling_is_caught() {
     let rules = Rules { merges: MergeRule::LastWriteWins, ..Rules::sound() };
     let setup = Setup { rules, ..Setup::sound(3, 3) };
     catch(setup, Trust::Full, |violation| matches!(violation, Violation::Lost { .. }));
+}
+
+fn with_node_rules(node_rules: NodeRules) -> Setup {
+    Setup { node_rules, ..Setup::sound(5, 3) }
+}
+
+#[test]
+fn a_hint_removed_before_its_acknowledgement_is_caught() {
+    let setup = with_node_rules(NodeRules { handoff: DropRule::Sent, ..NodeRules::sound() });
+    catch(setup, Trust::Full, |violation| matches!(violation, Violation::DroppedEarly { .. }));
+}
+
+#[test]
+fn a_hint_removed_though_it_has_changed_is_caught() {
+    let rules = Rules { hints: HintRule::DroppedThoughChanged, ..Rules::sound() };
+    let setup = Setup { rules, ..Setup::sound(5, 3) };
+    catch(setup, Trust::Full, |violation| matches!(violation, Violation::DroppedEarly { .. }));
+}
+
+#[test]
+fn a_hint_among_the_data_of_its_holder_is_caught() {
+    let rules = Rules { hints: HintRule::AmongObjects, ..Rules::sound() };
+    let setup = Setup { rules, ..Setup::sound(5, 3) };
+    catch(setup, Trust::Full, |violation| matches!(violation, Violation::Misplaced { .. }));
+}
+
+#[test]
+fn a_stand_in_that_is_counted_twice_is_caught() {
+    let quorum = QuorumRules { stand_ins: StandInRule::Repeatedly, ..QuorumRules::sound() };
+    let setup = with_node_rules(NodeRules { quorum, ..NodeRules::sound() });
+    catch(setup, Trust::Full, |violation| matches!(violation, Violation::NotDurable { .. }));
+}
+
+#[test]
+fn ignorance_that_is_taken_for_absence_is_caught() {
+    let quorum = QuorumRules { unknown: UnknownRule::KnowsAbsence, ..QuorumRules::sound() };
+    let setup = with_node_rules(NodeRules { quorum, ..NodeRules::sound() });
+    catch(setup, Trust::Full, |violation| matches!(violation, Violation::AbsentToTheIgnorant { .. }));
 }
 
 /// Within so many seeds each planted bug must show.

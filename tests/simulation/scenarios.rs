@@ -2,12 +2,12 @@
 
 use quorate::{
     config::Founding,
-    ident::{Key, OpId, Value},
-    membership::{change::Parameters, liveness::Opinion},
+    ident::{OpId, Value},
+    membership::change::Parameters,
     node::effect::Event,
     ring::token::PartitionCount,
     store::StoreError,
-    wire::client::{ClientRequest, ClientResponse, Consistency, Failure, Found, Get, Put, ReadFrom, Scope, Stored},
+    wire::client::{ClientRequest, Consistency, Failure, Put, Scope, Stored},
 };
 
 use crate::{
@@ -15,155 +15,8 @@ use crate::{
     cluster::{Cluster, Outcome, Setup},
     faults::{heal, isolate},
     network::Weather,
+    stage::{key_of, sees, values},
 };
-
-/// The answer to a write, with what a story expects of it.
-struct Written(ClientResponse);
-
-impl Written {
-    #[track_caller]
-    fn expect_stored(self) -> Stored {
-        match self.0 {
-            ClientResponse::Stored(stored) => stored,
-            other => panic!("not stored: {other:?}"),
-        }
-    }
-
-    #[track_caller]
-    fn expect_failed(self) -> Failure {
-        match self.0 {
-            ClientResponse::Failed(failure) => failure,
-            other => panic!("did not fail: {other:?}"),
-        }
-    }
-}
-
-impl Cluster {
-    /// So many nodes that have become one cluster.
-    #[track_caller]
-    fn settled(seed: u64, nodes: usize, replicas: u8) -> Cluster {
-        let mut cluster = Cluster::new(seed, &Setup::sound(nodes, replicas));
-        (0..nodes).for_each(|index| cluster.start(index));
-        cluster.run_until(20_000, "all are members", checker::is_settled);
-        cluster
-    }
-
-    #[track_caller]
-    fn run_for(&mut self, duration_ms: u64) {
-        let end_ms = self.now_ms + duration_ms;
-        while self.now_ms < end_ms {
-            self.step();
-        }
-        assert_eq!(self.checker.violation(), None);
-    }
-
-    #[track_caller]
-    fn run_until(&mut self, limit_ms: u64, what: &str, is_so: impl Fn(&Cluster) -> bool) {
-        let end_ms = self.now_ms + limit_ms;
-        while !is_so(self) {
-            assert!(self.now_ms < end_ms, "not within {limit_ms} ms: {what}");
-            self.step();
-        }
-        assert_eq!(self.checker.violation(), None);
-    }
-
-    #[track_caller]
-    fn ask(&mut self, node: usize, request: ClientRequest) -> ClientResponse {
-        let number = self.submit(node, request).expect("the node is up");
-        loop {
-            while let Some(outcome) = self.outcomes.pop_front() {
-                if let Outcome::Replied(replied, response) = outcome
-                    && replied == number
-                {
-                    return response;
-                }
-            }
-            self.step();
-        }
-    }
-
-    fn put_with(&mut self, node: usize, key: &str, value: &str, context: Option<Stored>, w: Consistency) -> Written {
-        let mut op = [0; 16];
-        op.copy_from_slice(&self.dice.bytes()[..16]);
-        let context = context.map(|stored| stored.context);
-        let value = Value::new(value.as_bytes()).expect("a value");
-        let put = Put {
-            key: key_of(key),
-            value,
-            context,
-            op: OpId(op),
-            w,
-            scope: Scope::Sloppy,
-            ttl_ms: None,
-            budget_ms: 5_000,
-        };
-        Written(self.ask(node, ClientRequest::Put(put)))
-    }
-
-    fn put(&mut self, node: usize, key: &str, value: &str, w: Consistency) -> Written {
-        self.put_with(node, key, value, None, w)
-    }
-
-    #[track_caller]
-    fn get(&mut self, node: usize, key: &str, r: Consistency) -> Found {
-        let get = Get { key: key_of(key), from: ReadFrom::Row(r), scope: Scope::Sloppy, budget_ms: 5_000 };
-        match self.ask(node, ClientRequest::Get(get)) {
-            ClientResponse::Found(found) => found,
-            other => panic!("not found: {other:?}"),
-        }
-    }
-
-    /// What the disk of a node holds under `key`, sorted.
-    fn stored_at(&self, node: usize, key: &str) -> Vec<String> {
-        let object = self.machines[node].object(&key_of(key));
-        sorted(object.siblings().iter().map(|sibling| sibling.value.clone()))
-    }
-
-    fn restart(&mut self, node: usize) {
-        self.crash(node, 20);
-        self.run_for(50);
-        self.start(node);
-    }
-
-    /// Both ways to the others are closed, and both sides have noticed.
-    fn isolate(&mut self, node: usize) {
-        isolate(self, node);
-        self.run_for(4_000);
-    }
-
-    fn heal(&mut self) {
-        heal(self);
-        self.run_until(20_000, "all are one again", |cluster| {
-            let count = cluster.machines.len();
-            let is_linked =
-                |one: usize| (0..count).all(|other| one == other || cluster.network.believed(one, other).is_some());
-            (0..count).all(is_linked) && checker::is_settled(cluster)
-        });
-    }
-
-    fn was_told(&self, node: usize, is_it: impl Fn(&Event) -> bool) -> bool {
-        self.told.iter().any(|(told, event)| *told == node && is_it(event))
-    }
-
-    fn founders(&self) -> usize {
-        self.told.iter().filter(|(_, event)| matches!(event, Event::Founded(_))).count()
-    }
-}
-
-fn key_of(key: &str) -> Key {
-    Key::new(key.as_bytes()).expect("a key")
-}
-
-fn sorted(values: impl Iterator<Item = Value>) -> Vec<String> {
-    let mut values: Vec<String> =
-        values.map(|value| String::from_utf8(value.as_bytes().to_vec()).expect("a text")).collect();
-    values.sort();
-    values
-}
-
-fn values(found: &Found) -> Vec<String> {
-    sorted(found.siblings.iter().map(|sibling| sibling.value.clone()))
-}
 
 #[test]
 fn three_fresh_nodes_become_one_cluster() {
@@ -320,12 +173,6 @@ fn a_computer_that_stood_still_blames_nobody() {
     cluster.run_for(52_000);
     cluster
         .run_until(10_000, "it is back", |cluster| sees(cluster, 0, 2) && sees(cluster, 2, 0) && sees(cluster, 2, 1));
-}
-
-/// Whether `node` takes `peer` for reachable.
-fn sees(cluster: &Cluster, node: usize, peer: usize) -> bool {
-    let now = cluster.machines[node].now(cluster.now_ms);
-    cluster.node(node).is_some_and(|node| node.opinion(now, &cluster.machines[peer].id) != Opinion::Down)
 }
 
 #[test]
