@@ -50,6 +50,8 @@ pub enum Effect {
         ticket: Ticket,
         /// What to do.
         work: Work,
+        /// When nobody waits for it any more: it is not begun after that.
+        due: Option<Instant>,
     },
     /// Read the store; `handle_done` follows.
     Query {
@@ -57,6 +59,8 @@ pub enum Effect {
         ticket: Ticket,
         /// What to read.
         query: Query,
+        /// When nobody waits for it any more: it is not begun after that.
+        due: Option<Instant>,
     },
     /// Ask peers the same thing; `handle_response` follows for each, unless the node loses interest before.
     Send {

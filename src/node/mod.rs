@@ -322,9 +322,9 @@ impl Node {
         }
     }
 
-    /// A peer asks. `Respond` follows exactly once.
-    pub fn handle_request(&mut self, now: Now, from: NodeId, inbound: InboundId, request: Request) {
-        self.answer_peer(now, from, inbound, request);
+    /// A peer asks, and loses interest at `due`. `Respond` follows exactly once.
+    pub fn handle_request(&mut self, now: Now, from: NodeId, inbound: InboundId, due: Instant, request: Request) {
+        self.answer_peer(now, from, inbound, due, request);
     }
 
     /// A peer has answered, or cannot. Ignored when the node has lost interest.
@@ -362,6 +362,7 @@ impl Node {
                 | Done::HintTotals(_)
                 | Done::Totals { .. },
             ) => {}
+            Err(StoreError::Busy { .. }) => self.counters.overloaded += 1,
             Err(error) => {
                 self.records.note_store_failure(Some(error.to_string()));
                 self.tell(Event::StoreFailed { detail: error.to_string() });
@@ -434,15 +435,25 @@ impl Node {
     }
 
     fn store(&mut self, purpose: TicketUse, work: Work) {
+        self.store_by(None, purpose, work);
+    }
+
+    /// Has the store do something that nobody wants any more after `due`.
+    fn store_by(&mut self, due: Option<Instant>, purpose: TicketUse, work: Work) {
         let ticket = Ticket(self.number());
         self.tickets.insert(ticket, purpose);
-        self.effects.push_back(Effect::Store { ticket, work });
+        self.effects.push_back(Effect::Store { ticket, work, due });
     }
 
     fn query(&mut self, purpose: TicketUse, query: Query) {
+        self.query_by(None, purpose, query);
+    }
+
+    /// Asks the store what nobody wants to know any more after `due`.
+    fn query_by(&mut self, due: Option<Instant>, purpose: TicketUse, query: Query) {
         let ticket = Ticket(self.number());
         self.tickets.insert(ticket, purpose);
-        self.effects.push_back(Effect::Query { ticket, query });
+        self.effects.push_back(Effect::Query { ticket, query, due });
     }
 
     /// Sends one request to several peers. Each must answer by `due`, or fails.

@@ -7,7 +7,7 @@ use crate::{
         siblings::{NewValue, Object},
         version_vector::VersionVector,
     },
-    clock::WallTime,
+    clock::{Instant, WallTime},
     digest::Digest,
     ident::{Key, NodeId, OpId, Value},
     limits::OPERATION_COUNT_MAX,
@@ -17,9 +17,10 @@ use crate::{
         tests::{at, effects, foreign_key, get, members, node, only_ticket, signer},
     },
     replica::{Done, Work, values::Place},
+    store::StoreError,
     wire::{
         client::{ClientRequest, ClientResponse, Consistency, Failure, Put, Scope},
-        quorum::{Request, Response},
+        quorum::{Refusal, Request, Response},
     },
 };
 
@@ -38,7 +39,7 @@ fn a_node_outside_the_row_forwards_a_client_and_not_a_member() {
     };
     assert!(sent.iter().any(is_forward), "{sent:?}");
 
-    node.handle_request(at(3), other, InboundId(1), Request::Forward(request));
+    node.handle_request(at(3), other, InboundId(1), Instant(2003), Request::Forward(request));
     let told = effects(&mut node);
     assert!(!told.iter().any(is_forward), "{told:?}");
     let is_read = |effect: &Effect| matches!(effect, Effect::Send { request: Request::Read { .. }, .. });
@@ -52,7 +53,7 @@ fn a_node_outside_the_row_coordinates_a_write_for_a_member_unless_only_the_row_c
     let ClientRequest::Put(sloppy) = put(&foreign_key(&node), Consistency::One) else { panic!("a put") };
     let strict = Put { scope: Scope::Strict, ..sloppy.clone() };
     effects(&mut node);
-    node.handle_request(at(1), other, InboundId(1), Request::Forward(ClientRequest::Put(strict)));
+    node.handle_request(at(1), other, InboundId(1), Instant(2001), Request::Forward(ClientRequest::Put(strict)));
     let told = effects(&mut node);
     let unavailable = |effect: &Effect| {
         matches!(
@@ -61,7 +62,7 @@ fn a_node_outside_the_row_coordinates_a_write_for_a_member_unless_only_the_row_c
         )
     };
     assert!(told.iter().any(unavailable), "{told:?}");
-    node.handle_request(at(2), other, InboundId(2), Request::Forward(ClientRequest::Put(sloppy)));
+    node.handle_request(at(2), other, InboundId(2), Instant(2002), Request::Forward(ClientRequest::Put(sloppy)));
     let told = effects(&mut node);
     assert!(told.iter().any(|effect| keeps_hint_for(effect, other)), "{told:?}");
 }
@@ -139,6 +140,35 @@ fn a_write_that_is_stored_after_its_time_still_reaches_the_other_replicas() {
     let partition = node.partition_digest(&Key::new(b"k").unwrap());
     node.handle_response(at(1_501), outbound, Ok(Response::Merged { partition }));
     assert_eq!(node.load()[0], 0, "nothing is left of it");
+}
+
+#[test]
+fn a_write_that_the_store_had_no_time_for_is_refused_as_overload_and_nobody_is_alarmed() {
+    let (mut node, other) = one_of_two();
+    node.handle_client(at(2), ClientId(1), Caller::Owner, put("k", Consistency::One));
+    let ticket = only_ticket(&effects(&mut node));
+    let busy = || StoreError::Busy { detail: "it came too late".to_owned() };
+    node.handle_done(at(3), ticket, Err(busy()));
+    let told = effects(&mut node);
+    assert!(!told.iter().any(|effect| matches!(effect, Effect::Tell(_))), "{told:?}");
+    assert!(
+        matches!(&replies(&told)[..], [ClientResponse::Failed(Failure::Overloaded { .. })]),
+        "nothing was stored: {told:?}"
+    );
+
+    let (key, partition) = (Key::new(b"k").unwrap(), Digest([0; 32]));
+    let request = Request::Merge { key, object: Object::default(), partition };
+    node.handle_request(at(4), other, InboundId(1), Instant(2_000), request);
+    let told = effects(&mut node);
+    let due = told.iter().find_map(|effect| match effect {
+        Effect::Store { due, .. } => *due,
+        _ => None,
+    });
+    assert_eq!(due, Some(Instant(2_000)), "the store is told when the asker loses interest");
+    node.handle_done(at(5), only_ticket(&told), Err(busy()));
+    let refused =
+        |effect: &Effect| matches!(effect, Effect::Respond { response: Response::Refused(Refusal::Overloaded), .. });
+    assert!(effects(&mut node).iter().any(refused));
 }
 
 #[test]

@@ -207,6 +207,9 @@ impl Node {
             (Ok(Done::HintTotals(hints)), _) => self.hints_answer(now, &hints),
             (Ok(Done::Object(object)), _) => self.local_answer(now, &key, object),
             (Ok(_), _) => unreachable!("a query is answered by what was asked"),
+            (Err(error @ StoreError::Busy { .. }), _) => {
+                ClientResponse::Failed(Failure::Overloaded { detail: error.to_string() })
+            }
             (Err(error), _) => {
                 ClientResponse::Failed(Failure::StoreFailed { detail: error.to_string(), maybe_stored: false })
             }
@@ -326,7 +329,7 @@ impl Node {
     fn ask_store(&mut self, asker: Asker, key: Key, due: Instant, request: ClientRequest, query: Query) {
         let origin = Origin { asker, due, maybe_stored: false };
         let number = self.begin_operation(origin, key, State::Asking(request));
-        self.query(TicketUse::Answer(number), query);
+        self.query_by(Some(due), TicketUse::Answer(number), query);
     }
 
     /// Coordinates as a member of the row.

@@ -4,7 +4,7 @@
 //! answer carries this node's own partition digest, and the asker judges.
 
 use crate::{
-    clock::Now,
+    clock::{Instant, Now},
     digest::Digest,
     ident::{Key, NodeId},
     node::{
@@ -20,7 +20,7 @@ use crate::{
 };
 
 impl Node {
-    pub(super) fn answer_peer(&mut self, now: Now, from: NodeId, inbound: InboundId, request: Request) {
+    pub(super) fn answer_peer(&mut self, now: Now, from: NodeId, inbound: InboundId, due: Instant, request: Request) {
         if let Request::Reconcile(reconcile) = request {
             return self.on_reconcile_request(now, from, inbound, reconcile);
         }
@@ -34,7 +34,7 @@ impl Node {
                     return self.refuse(inbound, Refusal::NotAMember);
                 };
                 let query = self.query_of(key);
-                self.query(TicketUse::PeerRead { inbound, partition, whole_bytes_max }, query);
+                self.query_by(Some(due), TicketUse::PeerRead { inbound, partition, whole_bytes_max }, query);
             }
             Request::KeepHint { target, key, object, partition: _ } if target != self.me => {
                 let Some(partition) = self.partition_of(&key) else {
@@ -48,14 +48,15 @@ impl Node {
                 }
                 let hint = self.hint_for(target, &key);
                 let ticket = TicketUse::PeerMerge { inbound, partition, target: Some(target) };
-                self.store(ticket, Work::KeepHint { hint, key, object });
+                self.store_by(Some(due), ticket, Work::KeepHint { hint, key, object });
             }
             // A hint for oneself is no hint.
             Request::Merge { key, object, partition: _ } | Request::KeepHint { key, object, .. } => {
                 let Some(partition) = self.partition_of(&key) else {
                     return self.refuse(inbound, Refusal::NotAMember);
                 };
-                self.store(TicketUse::PeerMerge { inbound, partition, target: None }, Work::Merge { key, object });
+                let ticket = TicketUse::PeerMerge { inbound, partition, target: None };
+                self.store_by(Some(due), ticket, Work::Merge { key, object });
             }
             Request::Reconcile(_) => unreachable!("answered above"),
         }
@@ -75,6 +76,7 @@ impl Node {
             }
             Ok(Done::Object(object) | Done::Known(Some(object))) => Response::Object { object, partition },
             Ok(Done::Known(None)) => Response::Unknown { partition },
+            Err(StoreError::Busy { .. }) => Response::Refused(Refusal::Overloaded),
             Ok(_) | Err(_) => Response::Refused(Refusal::StoreFailed),
         };
         self.respond(inbound, response);
@@ -92,6 +94,7 @@ impl Node {
                 Response::Refused(Refusal::HintsFull)
             }
             Ok(_) => Response::Merged { partition: self.view.partition_digest(partition) },
+            Err(StoreError::Busy { .. }) => Response::Refused(Refusal::Overloaded),
             Err(_) => Response::Refused(Refusal::StoreFailed),
         };
         self.respond(inbound, response);

@@ -62,8 +62,9 @@ impl Node {
             match effect {
                 GetEffect::Read { node, .. } if node == self.me => {
                     let Some(operation) = self.operations.by_number.get(&number) else { continue };
+                    let due = Some(operation.due);
                     let query = self.query_of(operation.key.clone());
-                    self.query(TicketUse::Read(number), query);
+                    self.query_by(due, TicketUse::Read(number), query);
                 }
                 GetEffect::Read { node, detail: Detail::Whole } => whole.push(node),
                 GetEffect::Read { node, detail: Detail::DigestOfLarge } => digest.push(node),

@@ -113,7 +113,13 @@ fn another_life_with_the_same_boot_number_is_noticed_and_the_same_one_is_not() {
     let told = |node: &mut Node, life: (u64, u64), inbound: u64| {
         let greeting =
             Reconcile { boot: 1, instance: 1, your_life: life, summary: Summary::default(), changes: Vec::new() };
-        node.handle_request(at(1), signer(2).node_id(), InboundId(inbound), Request::Reconcile(greeting));
+        node.handle_request(
+            at(1),
+            signer(2).node_id(),
+            InboundId(inbound),
+            Instant(2001),
+            Request::Reconcile(greeting),
+        );
         effects(node).contains(&Effect::Tell(Event::StoreIsOld { seen: life.0 }))
     };
     assert!(!told(&mut node, (5, 7), 1), "this very life");
@@ -130,11 +136,11 @@ fn only_a_member_is_believed_that_this_store_is_old() {
     let absurd = Reconcile { your_life: (u64::MAX, 1), ..greeting.clone() };
     let is_told = |node: &mut Node| effects(node).contains(&Effect::Tell(Event::StoreIsOld { seen: 9 }));
     effects(&mut node);
-    node.handle_request(at(1), signer(3).node_id(), InboundId(1), Request::Reconcile(greeting.clone()));
+    node.handle_request(at(1), signer(3).node_id(), InboundId(1), Instant(2001), Request::Reconcile(greeting.clone()));
     assert!(!is_told(&mut node));
-    node.handle_request(at(1), signer(2).node_id(), InboundId(2), Request::Reconcile(absurd));
+    node.handle_request(at(1), signer(2).node_id(), InboundId(2), Instant(2001), Request::Reconcile(absurd));
     assert!(!is_told(&mut node));
-    node.handle_request(at(1), signer(2).node_id(), InboundId(3), Request::Reconcile(greeting));
+    node.handle_request(at(1), signer(2).node_id(), InboundId(3), Instant(2001), Request::Reconcile(greeting));
     assert!(is_told(&mut node));
 }
 
@@ -145,18 +151,18 @@ fn a_later_start_that_could_not_be_stored_is_taken_up_when_it_is_told_again() {
         Reconcile { boot: 1, instance: 1, your_life: (9, 1), summary: Summary::default(), changes: Vec::new() };
     let raises = |told: Vec<Effect>| -> Vec<Ticket> {
         let raised = told.into_iter().filter_map(|effect| match effect {
-            Effect::Store { ticket, work: Work::RaiseBoot { seen: 9 } } => Some(ticket),
+            Effect::Store { ticket, work: Work::RaiseBoot { seen: 9 }, .. } => Some(ticket),
             _ => None,
         });
         raised.collect()
     };
     let peer = signer(2).node_id();
-    node.handle_request(at(1), peer, InboundId(1), Request::Reconcile(greeting.clone()));
+    node.handle_request(at(1), peer, InboundId(1), Instant(2001), Request::Reconcile(greeting.clone()));
     let [ticket] = raises(effects(&mut node))[..] else { panic!("it is taken up") };
-    node.handle_request(at(2), peer, InboundId(2), Request::Reconcile(greeting.clone()));
+    node.handle_request(at(2), peer, InboundId(2), Instant(2002), Request::Reconcile(greeting.clone()));
     assert_eq!(raises(effects(&mut node)), [], "once");
     node.handle_done(at(3), ticket, Err(StoreError::Failed { detail: "the disk is full".to_owned() }));
-    node.handle_request(at(4), peer, InboundId(3), Request::Reconcile(greeting));
+    node.handle_request(at(4), peer, InboundId(3), Instant(2004), Request::Reconcile(greeting));
     assert_eq!(raises(effects(&mut node)).len(), 1, "and again");
 }
 

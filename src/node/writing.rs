@@ -45,9 +45,10 @@ impl Node {
                     Some(target) => Place::Hint(self.hint_for(target, &key)),
                     None => Place::Own,
                 };
+                let due = Some(origin.due);
                 let number = self.begin_operation(origin, key.clone(), State::Writing(writing));
                 let target = writing.stands_in_for;
-                self.store(TicketUse::Write { number, target }, Work::Write { place, key, context, new });
+                self.store_by(due, TicketUse::Write { number, target }, Work::Write { place, key, context, new });
             }
             Err(error) => {
                 let failure = Failure::InvalidContext { detail: error.to_string() };
@@ -79,6 +80,7 @@ impl Node {
             }
             Ok(Done::Refused(refused)) => Failure::TooLarge { detail: refused.to_string() },
             Ok(_) => unreachable!("a write is answered by Written or Refused"),
+            Err(error @ StoreError::Busy { .. }) => Failure::Overloaded { detail: error.to_string() },
             Err(error) => Failure::StoreFailed { detail: error.to_string(), maybe_stored: true },
         };
         let Some(operation) = self.end(number) else { return };

@@ -19,6 +19,11 @@ impl Clock {
         Now { instant: Instant(millis(self.origin.elapsed())), wall: wall_time() }
     }
 
+    /// What the core calls the moment at which the operating system's clock tells `moment`.
+    pub(crate) fn instant_of(&self, moment: OsInstant) -> Instant {
+        Instant(millis(moment.saturating_duration_since(self.origin)))
+    }
+
     /// When the operating system's clock will tell `instant`.
     pub(crate) fn os_instant(&self, instant: Instant) -> OsInstant {
         self.origin + Duration::from_millis(instant.0)

@@ -144,7 +144,10 @@ impl EventLoop {
         let now = self.clock.now();
         match input {
             NetworkInput::News(news) => self.node.handle_news(now, news),
-            NetworkInput::Request { from, inbound, request } => self.node.handle_request(now, from, inbound, request),
+            NetworkInput::Request { from, inbound, deadline, request } => {
+                let due = self.clock.instant_of(deadline);
+                self.node.handle_request(now, from, inbound, due, request);
+            }
             NetworkInput::Response { outbound, result } => self.node.handle_response(now, outbound, result),
             NetworkInput::ClientRequest { client, from, request } => {
                 self.node.handle_client(now, client, Caller::Peer(from), request);
@@ -177,13 +180,15 @@ impl EventLoop {
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Store { ticket, work } => {
-                if let Err(error) = self.storage.store(ticket, work) {
+            Effect::Store { ticket, work, due } => {
+                let due = due.map(|due| self.clock.os_instant(due));
+                if let Err(error) = self.storage.store(ticket, work, due) {
                     self.refused.push_back((ticket, Err(error)));
                 }
             }
-            Effect::Query { ticket, query } => {
-                if let Err(error) = self.storage.query(ticket, query) {
+            Effect::Query { ticket, query, due } => {
+                let due = due.map(|due| self.clock.os_instant(due));
+                if let Err(error) = self.storage.query(ticket, query, due) {
                     self.refused.push_back((ticket, Err(error)));
                 }
             }

@@ -41,11 +41,20 @@ const GATHER_TIME: Duration = Duration::from_millis(2);
 /// What became of work and queries, in the order in which they were carried out.
 pub(crate) type Completions = Vec<(Ticket, Result<Done, StoreError>)>;
 
+/// What waits for a thread.
+#[derive(Debug)]
+struct Item<T> {
+    ticket: Ticket,
+    what: T,
+    /// When nobody waits for it any more.
+    due: Option<Instant>,
+}
+
 /// Both storage threads. Dropping it ends them after what is queued.
 #[derive(Debug)]
 pub(crate) struct Storage {
-    works: Option<SyncSender<(Ticket, Work)>>,
-    queries: Option<SyncSender<(Ticket, Query)>>,
+    works: Option<SyncSender<Item<Work>>>,
+    queries: Option<SyncSender<Item<Query>>>,
     completions: AsyncReceiver<Completions>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -83,13 +92,13 @@ impl Storage {
     }
 
     /// Queues work. Refused when the queue is full.
-    pub(crate) fn store(&self, ticket: Ticket, work: Work) -> Result<(), StoreError> {
-        enqueue(self.works.as_ref(), (ticket, work))
+    pub(crate) fn store(&self, ticket: Ticket, work: Work, due: Option<Instant>) -> Result<(), StoreError> {
+        enqueue(self.works.as_ref(), Item { ticket, what: work, due })
     }
 
     /// Queues a query. Refused when the queue is full.
-    pub(crate) fn query(&self, ticket: Ticket, query: Query) -> Result<(), StoreError> {
-        enqueue(self.queries.as_ref(), (ticket, query))
+    pub(crate) fn query(&self, ticket: Ticket, query: Query, due: Option<Instant>) -> Result<(), StoreError> {
+        enqueue(self.queries.as_ref(), Item { ticket, what: query, due })
     }
 
     /// Where results arrive.
@@ -114,7 +123,7 @@ struct Writer {
     store: Arc<LmdbStore>,
     committer: Committer,
     durability: Durability,
-    queue: Receiver<(Ticket, Work)>,
+    queue: Receiver<Item<Work>>,
     report: AsyncSender<Completions>,
     counts: Arc<Mutex<StoreCounts>>,
     /// The last batch held more than one piece of work.
@@ -134,7 +143,10 @@ impl Writer {
                     }
                     let batch = drain(first, &self.queue);
                     self.is_busy = batch.len() > 1;
-                    let completions = self.carry_out(&batch);
+                    let (batch, mut completions) = take_wanted(batch);
+                    if !batch.is_empty() {
+                        completions.extend(self.carry_out(&batch));
+                    }
                     // The loop that would listen is gone only when the node stops.
                     let _ = block_on(self.report.send(completions));
                 }
@@ -191,7 +203,7 @@ impl Writer {
 
 struct Reader {
     store: Arc<LmdbStore>,
-    queue: Receiver<(Ticket, Query)>,
+    queue: Receiver<Item<Query>>,
     report: AsyncSender<Completions>,
     counts: Arc<Mutex<StoreCounts>>,
 }
@@ -199,8 +211,8 @@ struct Reader {
 impl Reader {
     fn run(self) {
         while let Ok(first) = self.queue.recv() {
-            let batch = drain(first, &self.queue);
-            let completions = self.carry_out(&batch);
+            let (batch, mut completions) = take_wanted(drain(first, &self.queue));
+            completions.extend(self.carry_out(&batch));
             let _ = block_on(self.report.send(completions));
         }
     }
@@ -239,12 +251,36 @@ fn drain<T>(first: T, queue: &Receiver<T>) -> Vec<T> {
     batch
 }
 
+/// Those that somebody still waits for, and the answers to the others: they are not begun.
+fn take_wanted<T>(batch: Vec<Item<T>>) -> (Vec<(Ticket, T)>, Completions) {
+    let now = Instant::now();
+    let (late, wanted): (Vec<_>, Vec<_>) = batch.into_iter().partition(|item| item.due.is_some_and(|due| due <= now));
+    let too_late = || StoreError::Busy { detail: "the time for it was over before its turn came".to_owned() };
+    let completions = late.into_iter().map(|item| (item.ticket, Err(too_late()))).collect();
+    (wanted.into_iter().map(|item| (item.ticket, item.what)).collect(), completions)
+}
+
 fn enqueue<T>(queue: Option<&SyncSender<T>>, item: T) -> Result<(), StoreError> {
     let queue = queue.expect("the queue is open until stop, which takes the storage");
-    queue.try_send(item).map_err(|error| StoreError::Failed {
-        detail: match error {
-            TrySendError::Full(_) => format!("{QUEUE_COUNT_MAX} pieces of work are waiting for it"),
-            TrySendError::Disconnected(_) => "its thread has ended".to_owned(),
-        },
+    queue.try_send(item).map_err(|error| match error {
+        TrySendError::Full(_) => {
+            StoreError::Busy { detail: format!("{QUEUE_COUNT_MAX} pieces of work are waiting for it") }
+        }
+        TrySendError::Disconnected(_) => StoreError::Failed { detail: "its thread has ended".to_owned() },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_waits_for_any_more_is_not_begun() {
+        let now = Instant::now();
+        let item = |ticket, due| Item { ticket: Ticket(ticket), what: Work::Probe, due };
+        let later = now + Duration::from_secs(60);
+        let (wanted, answered) = take_wanted(vec![item(1, Some(now)), item(2, Some(later)), item(3, None)]);
+        assert_eq!(wanted.iter().map(|(ticket, _)| ticket.0).collect::<Vec<_>>(), [2, 3]);
+        assert!(matches!(&answered[..], [(Ticket(1), Err(StoreError::Busy { .. }))]), "{answered:?}");
+    }
 }

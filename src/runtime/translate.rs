@@ -52,7 +52,7 @@ const MORE_ADDRESSES: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) enum NetworkInput {
     News(News),
-    Request { from: NodeId, inbound: InboundId, request: Request },
+    Request { from: NodeId, inbound: InboundId, deadline: Instant, request: Request },
     Response { outbound: OutboundId, result: Result<Response, SendFailure> },
     ClientRequest { client: ClientId, from: NodeId, request: ClientRequest },
     Notice(Notice),
@@ -330,7 +330,7 @@ impl Translator {
     fn translate_behaviour(&mut self, event: BehaviourEvent) -> NetworkInput {
         match event {
             BehaviourEvent::Quorum(event) => self.translate_quorum(event),
-            BehaviourEvent::Clients(quorum_rpc::Event::Request { peer, inbound, request }) => {
+            BehaviourEvent::Clients(quorum_rpc::Event::Request { peer, inbound, request, .. }) => {
                 // Only a peer with another kind of key has no such name; it is nobody's administrator.
                 let from = node_id(&peer).unwrap_or(NodeId([0; 32]));
                 let client = self.next_client_id();
@@ -358,11 +358,11 @@ impl Translator {
 
     fn translate_quorum(&mut self, event: quorum_rpc::Event<Request, Response>) -> NetworkInput {
         match event {
-            quorum_rpc::Event::Request { peer, inbound, request } => {
+            quorum_rpc::Event::Request { peer, inbound, deadline, request } => {
                 let Some(from) = node_id(&peer) else { return NetworkInput::Nothing };
                 let name = InboundId(self.number());
                 self.inbound.insert(name, inbound);
-                NetworkInput::Request { from, inbound: name, request }
+                NetworkInput::Request { from, inbound: name, deadline, request }
             }
             quorum_rpc::Event::Response { request, response, .. } => match self.outbound.remove(&request) {
                 Some(outbound) => NetworkInput::Response { outbound, result: Ok(response) },

@@ -65,6 +65,12 @@ impl Table {
 /// Why the store did not do what it was asked. The transaction it happened in must be dropped; nothing of it stays.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum StoreError {
+    /// It was not begun: too much waits already, or its time was over. Nothing changed, and nothing is wrong.
+    #[error("the store has too much to do: {detail}")]
+    Busy {
+        /// Why it was not begun.
+        detail: String,
+    },
     /// The map is full. Reads go on; grow the store, then try the same again.
     #[error("the map of the store is full: it has {map_bytes} bytes")]
     MapFull {

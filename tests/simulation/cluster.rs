@@ -11,6 +11,7 @@ use std::{
 };
 
 use quorate::{
+    clock::Instant,
     config::{Founding, NodeConfig, NodeRules},
     ident::{Key, Name, NodeId},
     membership::change::{Parameters, Profile},
@@ -89,7 +90,7 @@ pub(crate) enum Outcome {
 /// Something that waits for its time.
 #[derive(Debug)]
 pub(crate) enum Happening {
-    Request { from: ReturnAddress, to: usize, life: u64, request: Request },
+    Request { from: ReturnAddress, to: usize, life: u64, due: Instant, request: Request },
     Response { to: usize, life: u64, outbound: OutboundId, result: Result<Response, SendFailure> },
     Announced { from: usize, to: usize, news: News },
     Dialled { from: usize, life: u64, to: usize, seed: Option<SeedIndex> },
@@ -310,7 +311,7 @@ impl Cluster {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Request { from, to, life, request } => self.on_request(from, to, life, request),
+            Happening::Request { from, to, life, due, request } => self.on_request(from, to, life, due, request),
             Happening::Response { to, life, outbound, result } => {
                 if self.lives(to, life) {
                     self.input(to, |node, now| node.handle_response(now, outbound, result));

@@ -1,6 +1,7 @@
 //! How connections come and go, and what nodes are told of it.
 
 use quorate::{
+    clock::Instant,
     node::effect::{InboundId, News, SeedIndex},
     wire::quorum::Request,
 };
@@ -104,7 +105,7 @@ impl Cluster {
         self.input(node, |node, now| node.handle_news(now, News::Lost(lost)));
     }
 
-    pub(crate) fn on_request(&mut self, from: ReturnAddress, to: usize, life: u64, request: Request) {
+    pub(crate) fn on_request(&mut self, from: ReturnAddress, to: usize, life: u64, due: Instant, request: Request) {
         if !self.lives(to, life) || !self.network.is_open(from.node, to) {
             return;
         }
@@ -112,7 +113,7 @@ impl Cluster {
         let inbound = InboundId(self.inbound_count);
         self.inbounds.insert(inbound, from);
         let asker = self.machines[from.node].id;
-        self.input(to, |node, now| node.handle_request(now, asker, inbound, request));
+        self.input(to, |node, now| node.handle_request(now, asker, inbound, due, request));
     }
 
     /// Nodes of one network find each other again and again, and those that are connected feel each other's pulse.

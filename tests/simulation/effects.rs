@@ -1,7 +1,7 @@
 //! What follows from the effects of a node: messages, dials, works for its storage.
 
 use quorate::{
-    clock::Now,
+    clock::{Instant, Now},
     ident::NodeId,
     node::{
         Node, SendFailure,
@@ -39,20 +39,20 @@ impl Cluster {
     fn carry_out(&mut self, index: usize, effect: Effect) {
         let life = self.machines[index].life;
         match effect {
-            Effect::Store { ticket, work } => {
-                let early = self.machines[index].enqueue(self.now_ms, ticket, work);
+            Effect::Store { ticket, work, due } => {
+                let early = self.machines[index].enqueue(self.now_ms, (ticket, work, due));
                 if let Some(results) = early {
                     self.later(0, Happening::Committed { node: index, life, results });
                 }
                 self.commit_later(index);
             }
-            Effect::Query { ticket, query } => {
+            Effect::Query { ticket, query, due: _ } => {
                 let delay_ms = self.dice.between(0, 3);
                 self.later(delay_ms, Happening::Queried { node: index, life, ticket, query });
             }
-            Effect::Send { to, request, due: _ } => {
+            Effect::Send { to, request, due } => {
                 for (node, outbound) in to {
-                    self.send(index, node, outbound, &request);
+                    self.send(index, node, outbound, &request, due);
                 }
             }
             Effect::Respond { inbound, response } => self.respond(index, inbound, response),
@@ -90,7 +90,7 @@ impl Cluster {
         }
     }
 
-    fn send(&mut self, index: usize, node: NodeId, outbound: OutboundId, request: &Request) {
+    fn send(&mut self, index: usize, node: NodeId, outbound: OutboundId, request: &Request, due: Instant) {
         let life = self.machines[index].life;
         let peer = self.indices.get(&node).copied();
         let link = peer.and_then(|peer| Some((peer, self.network.believed(index, peer)?.0)));
@@ -107,7 +107,7 @@ impl Cluster {
         }
         for delay_ms in delays_ms {
             let from = ReturnAddress { node: index, life, outbound, answerer: peer };
-            self.later(delay_ms, Happening::Request { from, to: peer, life: peer_life, request: request.clone() });
+            self.later(delay_ms, Happening::Request { from, to: peer, life: peer_life, due, request: request.clone() });
         }
     }
 

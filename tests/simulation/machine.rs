@@ -30,6 +30,9 @@ pub(crate) enum Acknowledge {
 /// What the storage answers to one piece of work.
 pub(crate) type Results = Vec<(Ticket, Result<Done, StoreError>)>;
 
+/// A piece of work that waits, and when nobody waits for it any more.
+pub(crate) type Queued = (Ticket, Work, Option<Instant>);
+
 /// One computer and the node on it.
 pub(crate) struct Machine {
     pub(crate) id: NodeId,
@@ -54,7 +57,7 @@ pub(crate) struct Machine {
 /// A running node, and its storage thread.
 pub(crate) struct Process {
     pub(crate) node: Node,
-    pub(crate) queue: Vec<(Ticket, Work)>,
+    pub(crate) queue: Vec<Queued>,
     pub(crate) is_committing: bool,
     committer: Committer,
 }
@@ -110,17 +113,17 @@ impl Machine {
     }
 
     /// Hands work to the storage. Under the planted bug the answer comes at once.
-    pub(crate) fn enqueue(&mut self, true_ms: u64, ticket: Ticket, work: Work) -> Option<Results> {
+    pub(crate) fn enqueue(&mut self, true_ms: u64, (ticket, work, due): Queued) -> Option<Results> {
         let wall = self.now(true_ms).wall;
         let process = self.process.as_mut()?;
-        process.queue.push((ticket, work));
+        process.queue.push((ticket, work, due));
         if self.acknowledge == Acknowledge::AfterCommit {
             return None;
         }
         let mut txn = self.store.write().ok()?;
         let mut last = None;
         let mut replica = process.committer.replica().clone();
-        for (_, work) in &process.queue {
+        for (_, work, _) in &process.queue {
             last = Some(apply(&mut txn, work.clone(), &mut replica, wall));
         }
         last.map(|result| vec![(ticket, result)])
@@ -132,13 +135,18 @@ impl Machine {
         let Some(process) = &mut self.process else { return (Vec::new(), Vec::new()) };
         let rest = process.queue.split_off(process.queue.len().min(BATCH_COUNT_MAX));
         let batch = std::mem::replace(&mut process.queue, rest);
+        let (late, batch): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|(_, _, due)| due.is_some_and(|due| due.0 <= true_ms));
+        let busy = |(ticket, _, _)| (ticket, Err(StoreError::Busy { detail: "it came too late".to_owned() }));
+        let late: Results = late.into_iter().map(busy).collect();
+        let batch: Vec<(Ticket, Work)> = batch.into_iter().map(|(ticket, work, _)| (ticket, work)).collect();
         let touched = batch.iter().filter_map(|(_, work)| key_of(work)).collect();
-        let results = match process.committer.run(&self.store, &batch, wall) {
+        let results: Results = match process.committer.run(&self.store, &batch, wall) {
             Ok(done) => done.into_iter().map(|(ticket, done)| (ticket, Ok(done))).collect(),
             Err(error) => batch.into_iter().map(|(ticket, _)| (ticket, Err(error.clone()))).collect(),
         };
         match self.acknowledge {
-            Acknowledge::AfterCommit => (touched, results),
+            Acknowledge::AfterCommit => (touched, late.into_iter().chain(results).collect()),
             Acknowledge::BeforeCommit => (touched, Vec::new()),
         }
     }
@@ -146,7 +154,7 @@ impl Machine {
     /// Keys that waiting works will touch.
     pub(crate) fn waiting_keys(&self) -> Vec<Key> {
         let works = self.process.iter().flat_map(|process| &process.queue);
-        works.filter_map(|(_, work)| key_of(work)).collect()
+        works.filter_map(|(_, work, _)| key_of(work)).collect()
     }
 
     /// Answers from what is committed.
@@ -194,7 +202,7 @@ impl Machine {
     pub(crate) fn dropping(&self) -> Vec<(NodeId, Hint)> {
         let queue = self.process.iter().flat_map(|process| &process.queue).take(BATCH_COUNT_MAX);
         let dropped: Vec<(&NodeId, &Key)> = queue
-            .filter_map(|(_, work)| match work {
+            .filter_map(|(_, work, _)| match work {
                 Work::DropHint { target, key, .. } => Some((target, key)),
                 _ => None,
             })

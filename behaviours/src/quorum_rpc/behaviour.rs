@@ -193,15 +193,13 @@ impl<Q: Message, A: Message> Behaviour<Q, A> {
                 self.counters.request_messages_received += 1;
                 self.counters.entries_received += requests.len() as u64;
                 let count = requests.len();
-                let accepted = self.inbound.accept(id, count, time, Instant::now(), peer, channel);
+                let now = Instant::now();
+                let deadline = now + time.min(self.config.request_timeout);
+                let accepted = self.inbound.accept(id, count, time, now, peer, channel);
                 self.counters.entries_refused += (count - accepted) as u64;
-                self.events.extend(
-                    requests.into_iter().take(accepted).enumerate().map(|(index, request)| Event::Request {
-                        peer,
-                        inbound: InboundId { batch: id, index },
-                        request,
-                    }),
-                );
+                self.events.extend(requests.into_iter().take(accepted).enumerate().map(|(index, request)| {
+                    Event::Request { peer, inbound: InboundId { batch: id, index }, deadline, request }
+                }));
             }
             RequestFrame::Refused => {
                 self.counters.entries_refused += 1;

@@ -3,6 +3,8 @@
 //! **Invariant**: for each request of ours one [`Event::Response`] or [`Event::Failed`], for each request of a peer one
 //! [`Event::Request`]. Events carry no bytes of the wire: what they hold was decoded.
 
+use std::time::Instant;
+
 use libp2p::PeerId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -24,6 +26,8 @@ pub enum Event<Q, A> {
         peer: PeerId,
         /// Names the request in the answer.
         inbound: InboundId,
+        /// When the asker loses interest, as it said; work that has not begun by then is not worth beginning.
+        deadline: Instant,
         /// What is asked.
         request: Q,
     },
