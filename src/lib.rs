@@ -12,7 +12,8 @@
 //! 2. **Everything that touches the world is thin.** `runtime` drives swarm, storage threads and timer; it translates
 //!    and forwards, and makes no protocol decision.
 //! 3. **A replica is a function of a transaction.** All stored data is read and changed through [`replica`].
-//! 4. **There is one way to merge.** Replication and read repair end in the same [`replica::Work::Merge`].
+//! 4. **There is one way to merge.** Replication, read repair and hint delivery end in the same
+//!    [`replica::Work::Merge`].
 //! 5. **Nothing is acknowledged before it is durable.** Answers are made from a [`replica::Done`], and that exists only
 //!    after the commit.
 //!
@@ -25,7 +26,7 @@
 //! | 6 | `cli`, and the binary | what people type and read |
 //! | 5 | `runtime`, `client` | the shells: sockets, disk, clock (feature `node`) |
 //! | 4 | [`config`], [`node`] | the whole machine: inputs in, effects out |
-//! | 3 | [`replica`], [`quorum`] | one transaction; who must answer |
+//! | 3 | [`replica`], [`quorum`], [`handoff`] | one transaction; who must answer; who is still owed something |
 //! | 2 | [`wire`], [`store`] | what nodes say to each other; tables under transactions |
 //! | 1 | [`ring`], [`causality`], [`membership`] | where keys live; what has been seen; who belongs |
 //! | 0 | [`limits`], [`digest`], [`clock`], [`ident`] | words |
@@ -36,11 +37,12 @@
 //! # The path of a put
 //!
 //! 1. [`node::Node::handle_client`] finds the key's row in the [`ring`]. A node outside the row forwards the request to
-//!    the first member of it that it reaches.
+//!    the first member of it that it reaches; when none can coordinate, it does so itself.
 //! 2. The coordinator opens the context and asks its store for a [`replica::Work::Write`].
 //! 3. The storage thread gathers what waits into one transaction; [`replica::values`] drops the siblings that the
 //!    context covers and mints a dot, under the rule of [`causality::epochs`]; one commit for the whole batch.
-//! 4. [`quorum::put`] gets the object and has it merged by the rest of the row. Each member merges, commits, answers.
+//! 4. [`quorum::put`] gets the object and has it merged by the rest of the row. Each member merges, commits, answers. For
+//!    one that cannot be reached the next fallback keeps a hint.
 //! 5. At W durable copies the client is answered; the remaining sends go on. An answer under another history does not
 //!    count: the two reconcile first, and the operation is judged again.
 //!
@@ -51,6 +53,15 @@
 //! 3. After that it waits a moment for the others, and [`quorum::repair`] names those that were behind: they are sent
 //!    the merge, by the same request as in a put.
 //!
+//! # The path of a hint
+//!
+//! 1. A fallback is asked to keep an object for a primary: [`replica::hints`] merges it into what it keeps for that
+//!    target, apart from its own data, or refuses when its bound is reached; then the next fallback is asked.
+//! 2. [`membership::liveness`] finds the target up again, or time passes: [`handoff::hints`] takes a page of its hints
+//!    from the store and sends them, at most as fast as the target takes them.
+//! 3. What the target has durably is dropped, if it has not changed since it was sent. What grows too old is given up,
+//!    and its partition is marked.
+//!
 //! # Where to find what
 //!
 //! - The rule that keeps a dot from ever naming two values: [`causality::epochs`]. What a client has seen:
@@ -60,8 +71,9 @@
 //! - Messages and protocol versions: [`wire`]; their golden bytes: `tests/wire_format`.
 //! - What is on disk: [`store::schema`], [`store::record`]; what a start does with it: [`replica::startup`].
 //! - Every bound of the system, with its reason: [`limits`].
-//! - What is not there yet: hints, Merkle trees and planned removal of members; a replica that was away is brought up
-//!   to date by read repair alone.
+//! - Who answers, and how soon: [`membership::liveness`]. What people are told: [`wire::administration`].
+//! - What is not there yet: Merkle trees and planned removal of members; what hints did not carry is brought up to date by
+//!   read repair alone.
 
 pub mod limits;
 pub mod ident;

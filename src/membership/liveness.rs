@@ -6,7 +6,7 @@
 //! about what they can reach. It does not know who is a member, and it does not list this node itself.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     time::Duration,
 };
 
@@ -123,11 +123,6 @@ impl Liveness {
     /// Connected peers that are silent for so long that their connections must be dead.
     pub fn silent(&self, now: Instant) -> Vec<NodeId> {
         self.connected.iter().filter(|(_, evidence)| evidence.phi(now) >= DOWN_PHI).map(|(node, _)| *node).collect()
-    }
-
-    /// Everybody who is not down. The suspects are among them; this node itself is not.
-    pub fn reachable(&self, now: Instant) -> BTreeSet<NodeId> {
-        self.connected.keys().filter(|node| self.opinion(node, now) != Opinion::Down).copied().collect()
     }
 }
 
@@ -257,7 +252,6 @@ mod tests {
             }
         }
         assert_eq!(liveness.opinion(&NODE, NOW), expected, "after {events}");
-        assert_eq!(liveness.reachable(NOW).contains(&NODE), expected != Opinion::Down, "after {events}");
     }
 
     #[test]

@@ -22,7 +22,8 @@ impl Node {
     pub(super) fn forward(&mut self, now: Now, asker: Asker, key: Key, row: Row, due: Instant, request: ClientRequest) {
         self.counters.forwarded += 1;
         let opinion = |node: &NodeId| self.liveness.opinion(node, now.instant);
-        let mut left: Vec<NodeId> = row.nodes.into_iter().filter(|node| opinion(node) != Opinion::Down).collect();
+        let is_up = |node: &NodeId| *node != self.me && opinion(node) != Opinion::Down;
+        let mut left: Vec<NodeId> = row.nodes.into_iter().filter(is_up).collect();
         left.sort_by_key(opinion);
         left.reverse();
         let origin = Origin { asker, due, maybe_stored: false };
@@ -52,7 +53,7 @@ impl Node {
                 let (State::Forwarded { request, .. }, Some(row)) = (state, self.row_of(&key)) else { return };
                 let origin = Origin { asker, due, maybe_stored };
                 if row.nodes.contains(&self.me) {
-                    // The row has changed meanwhile.
+                    // Its store takes no writes, but nobody else can be asked; or the row has changed meanwhile.
                     self.coordinate(now, origin, key, row, request);
                 } else {
                     self.coordinate_from_outside(now, origin, key, row, request);

@@ -114,7 +114,7 @@ impl Node {
         let due = now.instant + budget_of(&request);
         if matches!(&request, ClientRequest::Get(get) if get.from == ReadFrom::Local) {
             self.ask_store(asker, key.clone(), due, request, Query::Object(key));
-        } else if row.nodes.contains(&self.me) {
+        } else if row.nodes.contains(&self.me) && self.may_coordinate(asker, &request) {
             self.coordinate(now, Origin { asker, due, maybe_stored: false }, key, row, request);
         } else if matches!(asker, Asker::Peer(_)) {
             // Not passed on a second time: the two believe different members to be down, or see different rows.
@@ -330,6 +330,12 @@ impl Node {
         let origin = Origin { asker, due, maybe_stored: false };
         let number = self.begin_operation(origin, key, State::Asking(request));
         self.query_by(Some(due), TicketUse::Answer(number), query);
+    }
+
+    /// A node whose store takes no writes lets others coordinate them, while there are others. What was passed on to it is
+    /// tried here all the same: that it is refused tells the sender to go on.
+    fn may_coordinate(&self, asker: Asker, request: &ClientRequest) -> bool {
+        matches!(asker, Asker::Peer(_)) || !request.is_write() || self.records.store_failure().is_none()
     }
 
     /// Coordinates as a member of the row.

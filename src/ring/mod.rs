@@ -28,7 +28,6 @@ use crate::{
 };
 
 pub mod token;
-pub mod preference;
 
 #[cfg(test)]
 mod properties;
@@ -95,7 +94,8 @@ impl Ring {
         slice_of(&self.rows, self.row_length(), partition)
     }
 
-    /// All members in the order in which they should serve `partition`; begins with the row.
+    /// The **preference list** of `partition`: all members in the order in which they should serve it. Begins with the
+    /// row, whose members are the primaries; the others are the fallbacks. Nobody's being away changes it.
     ///
     /// Empty only for a ring without members, or a partition that this ring does not have.
     pub fn ranking(&self, partition: Partition) -> Vec<NodeId> {

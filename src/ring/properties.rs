@@ -9,7 +9,6 @@ use crate::{
     ident::{Key, Name, NodeId},
     ring::{
         Ring, RingMember,
-        preference::{Role, preference_list},
         token::{Partition, PartitionCount},
     },
 };
@@ -140,25 +139,11 @@ proptest! {
     }
 
     #[test]
-    fn a_preference_list_keeps_the_order_of_the_ring_whoever_is_reachable(
-        (members, reachable) in any_members(9).prop_flat_map(|members| {
-            let ids: Vec<_> = members.iter().map(|member| member.id).collect();
-            let count = 0..=ids.len();
-            (Just(members), proptest::sample::subsequence(ids, count))
-        }),
-        n in 0..6_usize,
-    ) {
+    fn a_preference_list_is_the_row_and_then_its_fallbacks(members in any_members(9)) {
         let ring = Ring::new(members, partitions(16), 3);
-        let reachable: BTreeSet<NodeId> = reachable.into_iter().collect();
         for partition in ring.partitions().iter() {
-            let list = preference_list(partition, &reachable, &ring);
-            let nodes: Vec<_> = list.entries.iter().map(|entry| entry.node).collect();
-            prop_assert_eq!(&nodes, &ring.ranking(partition));
-            prop_assert_eq!(list.row().iter().map(|entry| entry.node).collect::<Vec<_>>(), ring.row(partition));
-            prop_assert!(list.entries[list.row().len()..].iter().all(|entry| entry.role == Role::Fallback));
-            let asked: Vec<_> = list.first_reachable(n).iter().map(|entry| entry.node).collect();
-            let expected: Vec<_> = nodes.into_iter().filter(|node| reachable.contains(node)).take(n).collect();
-            prop_assert_eq!(asked, expected);
+            let list: Vec<_> = ring.row(partition).iter().copied().chain(ring.fallbacks(partition)).collect();
+            prop_assert_eq!(list, ring.ranking(partition));
         }
     }
 
@@ -224,7 +209,7 @@ fn an_empty_ring_and_a_partition_beyond_the_ring_have_empty_rows() {
     assert!(empty.row(Partition(0)).is_empty() && empty.ranking(Partition(0)).is_empty());
     let ring = Ring::new(vec![member(id(1, 1))], partitions(8), 3);
     assert!(ring.row(Partition(8)).is_empty() && ring.ranking(Partition(u16::MAX)).is_empty());
-    assert!(preference_list(Partition(8), &BTreeSet::new(), &ring).entries.is_empty());
+    assert_eq!(ring.fallbacks(Partition(8)).count(), 0);
 }
 
 #[test]

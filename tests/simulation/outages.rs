@@ -382,6 +382,22 @@ fn a_store_that_takes_no_writes_is_told_of_and_recovers_by_itself() {
 }
 
 #[test]
+fn a_node_whose_store_takes_no_writes_lets_others_take_them_and_has_them_kept_for_it() {
+    let mut cluster = Cluster::settled(55, 4, 3);
+    let [a, b, ..] = cluster.preference_list("k")[..] else { panic!("four nodes") };
+    let full = || quorate::store::StoreError::Full { detail: "disk full".to_owned() };
+    cluster.machines[a].store.fail_next_commit(full());
+    cluster.put(a, "k", "lost", Consistency::One).expect_failed();
+    // Still full: what it is sent to keep is refused as well.
+    cluster.machines[a].store.fail_next_commit(full());
+    let stored = cluster.put(a, "k", "v", Consistency::All).expect_stored();
+    assert_eq!((stored.acks, stored.hinted), (3, vec![cluster.machines[a].id]), "another has coordinated it");
+    assert_eq!(values(&cluster.get(a, "k", Consistency::Quorum)), ["v"], "reads go on");
+    cluster.run_until(10_000, "it has got it once there was room", |cluster| cluster.stored_at(a, "k") == ["v"]);
+    assert_eq!(cluster.stored_at(b, "k"), ["v"]);
+}
+
+#[test]
 fn two_zones_that_are_cut_apart_both_serve_and_end_with_siblings_where_both_wrote() {
     let mut cluster = Cluster::settled_with(53, &Setup { zones: 2, ..Setup::sound(6, 3) });
     cluster.run_for(3_000);
