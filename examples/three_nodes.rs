@@ -1,4 +1,5 @@
-//! A whole cluster on this machine: three node processes, real sockets, real LMDB, real data; one node is killed.
+//! A whole cluster on this machine: three node processes, real sockets, real LMDB, real data; one node is killed, misses
+//! what is written meanwhile, and is handed it when it comes back.
 //!
 //! `cargo run --release --example three_nodes`. The data are the descriptions of this machine's Debian packages, or,
 //! where there are none, the source files of this project. Everything lives in a temporary directory.
@@ -45,7 +46,7 @@ fn main() -> Result<(), Failure> {
     }
 }
 
-/// Starts the nodes, fills them, kills one, and reads everything back.
+/// Starts the nodes, fills them, kills one, reads everything back, and brings the one back to what it missed.
 async fn show() -> Result<(), Failure> {
     let dir = tempfile::tempdir()?;
     let data = real_data()?;
@@ -54,46 +55,81 @@ async fn show() -> Result<(), Failure> {
 
     let mut nodes = vec![Node::start(dir.path(), "ada", &[])?];
     let join = nodes[0].address.clone();
-    nodes.push(Node::start(dir.path(), "bob", std::slice::from_ref(&join))?);
     nodes.push(Node::start(dir.path(), "eve", std::slice::from_ref(&join))?);
+    nodes.push(Node::start(dir.path(), "bob", std::slice::from_ref(&join))?);
     let addresses: Vec<Multiaddr> = nodes.iter().map(|node| node.address.parse()).collect::<Result<_, _>>()?;
     let client = connect(addresses.clone()).await?;
     wait_for_members(&client, nodes.len()).await?;
     println!("cluster    3 nodes, processes {}, each with its own LMDB store", pids(&nodes));
 
     let begun = Instant::now();
-    let stored = stream::iter(&data)
-        .map(|(key, value)| put(&client, key, value))
-        .buffer_unordered(IN_FLIGHT)
-        .collect::<Vec<_>>()
-        .await;
-    let copies = stored.into_iter().collect::<Result<Vec<u8>, Failure>>()?;
-    let fewest = copies.iter().min().copied().unwrap_or(0);
+    let fewest = store(&client, &data).await?;
     println!("stored     all of them, each durably on at least {fewest} nodes, in {:.2?}", begun.elapsed());
 
-    let mut victim = nodes.remove(1);
+    let mut victim = nodes.pop().ok_or("three were started")?;
     victim.process.kill()?;
     victim.process.wait()?;
     println!("killed     {} (process {}), as by kill -9", victim.name, victim.process.id());
 
-    let mut survivors = addresses;
-    survivors.remove(1);
-    let reader = connect(survivors).await?;
+    let survivors = connect(addresses[..2].to_vec()).await?;
     let begun = Instant::now();
-    let read = stream::iter(&data)
-        .map(|(key, value)| matches(&reader, key, value))
-        .buffer_unordered(IN_FLIGHT)
-        .collect::<Vec<_>>()
-        .await;
-    let same = read.into_iter().collect::<Result<Vec<bool>, Failure>>()?.into_iter().filter(|same| *same).count();
+    let same = count_same(&survivors, &data).await?;
     println!("read back  {same} of {} keys by quorum, byte for byte, in {:.2?}", data.len(), begun.elapsed());
 
-    if same == data.len() {
+    let changed: BTreeMap<Key, Vec<u8>> =
+        data.into_iter().map(|(key, value)| (key, [&value[..], b" (2)"].concat())).collect();
+    store(&survivors, &changed).await?;
+    println!(
+        "changed    all of them, while it is away; the others keep {} hints for it",
+        hints(&addresses[..2]).await?
+    );
+
+    let begun = Instant::now();
+    let back = Node::start(dir.path(), "bob", std::slice::from_ref(&join))?;
+    while hints(&addresses[..2]).await? > 0 {
+        if begun.elapsed() > PATIENCE {
+            return Err("the hints are not delivered".into());
+        }
+    }
+    println!("returned   bob; it was handed all hints in {:.2?}", begun.elapsed());
+    let at_home = connect(vec![back.address.parse()?]).await?;
+    let mut held = 0;
+    for (key, value) in &changed {
+        let found = at_home.get_local(key).await?;
+        held += usize::from(matches!(found.siblings.as_slice(), [only] if only.value.as_bytes() == value));
+    }
+    println!("holds      {held} of {} changed values itself, though nobody has read them there", changed.len());
+
+    if same == changed.len() && held == changed.len() {
         println!("result     nothing is missing");
         Ok(())
     } else {
-        Err(format!("{} keys are missing or differ", data.len() - same).into())
+        Err("keys are missing or differ".into())
     }
+}
+
+/// Stores every value in place of what is there. Returns on how few nodes a value is durable at least.
+async fn store(client: &Client, data: &BTreeMap<Key, Vec<u8>>) -> Result<u8, Failure> {
+    let stored = stream::iter(data).map(|(key, value)| put(client, key, value)).buffer_unordered(IN_FLIGHT);
+    let copies = stored.collect::<Vec<_>>().await.into_iter().collect::<Result<Vec<u8>, Failure>>()?;
+    Ok(copies.into_iter().min().unwrap_or(0))
+}
+
+/// How many keys hold just this value.
+async fn count_same(client: &Client, data: &BTreeMap<Key, Vec<u8>>) -> Result<usize, Failure> {
+    let read = stream::iter(data).map(|(key, value)| matches(client, key, value)).buffer_unordered(IN_FLIGHT);
+    let read = read.collect::<Vec<_>>().await.into_iter().collect::<Result<Vec<bool>, Failure>>()?;
+    Ok(read.into_iter().filter(|same| *same).count())
+}
+
+/// How many hints these nodes keep.
+async fn hints(addresses: &[Multiaddr]) -> Result<u64, Failure> {
+    let mut count = 0;
+    for address in addresses {
+        let kept = connect(vec![address.clone()]).await?.hints().await?;
+        count += kept.iter().map(|target| target.count).sum::<u64>();
+    }
+    Ok(count)
 }
 
 /// One node in a process of its own; killed when dropped.
@@ -176,7 +212,9 @@ async fn wait_for_members(client: &Client, count: usize) -> Result<(), Failure> 
 }
 
 async fn put(client: &Client, key: &Key, value: &[u8]) -> Result<u8, Failure> {
-    Ok(client.put(key, Value::new(value)?, Write::default()).await?.acks)
+    let seen = client.get(key, Consistency::Quorum).await?;
+    let context = (!seen.siblings.is_empty()).then_some(seen.context);
+    Ok(client.put(key, Value::new(value)?, Write { context, ..Write::default() }).await?.acks)
 }
 
 async fn matches(client: &Client, key: &Key, value: &[u8]) -> Result<bool, Failure> {

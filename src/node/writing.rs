@@ -11,6 +11,7 @@ use crate::{
         siblings::{NewValue, Object},
     },
     clock::Now,
+    digest::Digest,
     ident::{Key, NodeId},
     limits::DEADLINE_MAX,
     node::{
@@ -149,7 +150,24 @@ impl Node {
         let Some(operation) = self.operations.by_number.get(&number) else { return };
         let State::Putting { op, .. } = &operation.state else { return };
         let has_ended = op.has_ended();
-        let (key, object, partition) = (operation.key.clone(), op.object().clone(), op.partition());
+        if !merging.is_empty() || !keeping.is_empty() {
+            let (key, object, partition) = (operation.key.clone(), op.object().clone(), op.partition());
+            self.send_copies(now, number, (key, object, partition), merging, keeping);
+        }
+        if has_ended {
+            self.end(number);
+        }
+    }
+
+    /// Has copies made: `merging` are to merge the object, `keeping` to keep it for others.
+    fn send_copies(
+        &mut self,
+        now: Now,
+        number: OpNumber,
+        (key, object, partition): (Key, Object, Digest),
+        mut merging: Vec<NodeId>,
+        keeping: Vec<(NodeId, NodeId)>,
+    ) {
         let due = now.instant + self.config.peer_timeout;
         if merging.contains(&self.me) {
             merging.retain(|node| *node != self.me);
@@ -170,9 +188,6 @@ impl Node {
         if !merging.is_empty() {
             let request = Request::Merge { key, object, partition };
             self.send(now.instant, &merging, Purpose::Operation(number), request, due);
-        }
-        if has_ended {
-            self.end(number);
         }
     }
 
