@@ -233,18 +233,8 @@ async fn next_of<T>(attempts: &mut FuturesUnordered<BoxFuture<'static, T>>) -> T
 /// Tells the node how long to try. A fifth of the time is kept for the way: whatever the node has to say about its
 /// failure must arrive before we give up.
 fn set_budget(request: &mut ClientRequest, left: Duration) {
-    let left_ms = u32::try_from((left - left / 5).as_millis()).unwrap_or(u32::MAX);
-    match request {
-        ClientRequest::Put(put) => put.budget_ms = left_ms,
-        ClientRequest::Delete(delete) => delete.budget_ms = left_ms,
-        ClientRequest::Get(get) => get.budget_ms = left_ms,
-        ClientRequest::Inspect { budget_ms, .. } => *budget_ms = left_ms,
-        ClientRequest::Scan(_)
-        | ClientRequest::History(_)
-        | ClientRequest::Status
-        | ClientRequest::Hints
-        | ClientRequest::Alerts
-        | ClientRequest::Administer(_) => {}
+    if let Some(budget_ms) = request.budget_ms_mut() {
+        *budget_ms = u32::try_from((left - left / 5).as_millis()).unwrap_or(u32::MAX);
     }
 }
 

@@ -1,7 +1,5 @@
 //! Passing a client's request on to a member of the key's row.
 
-use std::time::Duration;
-
 use crate::{
     clock::{Instant, Now},
     ident::{Key, NodeId},
@@ -44,7 +42,10 @@ impl Node {
             Some(node) => {
                 // A coordinator waits for its own peers first; one that is mute must leave time for the next.
                 let patience = remaining.min(2 * self.config.peer_timeout);
-                let request = with_budget(request.clone(), patience);
+                let mut request = request.clone();
+                if let Some(budget_ms) = request.budget_ms_mut() {
+                    *budget_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+                }
                 let due = now.instant + patience;
                 self.send(now.instant, &[node], Purpose::Operation(number), Request::Forward(request), due);
             }
@@ -78,22 +79,4 @@ impl Node {
         let Some(Operation { asker, due, maybe_stored, .. }) = self.end(number) else { return };
         self.answer_after(Origin { asker, due, maybe_stored }, response);
     }
-}
-
-/// The same request, with what is left of its time.
-fn with_budget(mut request: ClientRequest, left: Duration) -> ClientRequest {
-    let left_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
-    match &mut request {
-        ClientRequest::Put(put) => put.budget_ms = left_ms,
-        ClientRequest::Delete(delete) => delete.budget_ms = left_ms,
-        ClientRequest::Get(get) => get.budget_ms = left_ms,
-        ClientRequest::Inspect { budget_ms, .. } => *budget_ms = left_ms,
-        ClientRequest::Scan(_)
-        | ClientRequest::History(_)
-        | ClientRequest::Status
-        | ClientRequest::Hints
-        | ClientRequest::Alerts
-        | ClientRequest::Administer(_) => {}
-    }
-    request
 }

@@ -100,7 +100,7 @@ impl Operations {
 
 impl Node {
     /// Takes a client's request: serves it, coordinates it, forwards it or refuses it.
-    pub(super) fn begin_request(&mut self, now: Now, asker: Asker, request: ClientRequest) {
+    pub(super) fn begin_request(&mut self, now: Now, asker: Asker, mut request: ClientRequest) {
         if self.operations.len() >= OPERATION_COUNT_MAX {
             self.counters.overloaded += 1;
             let detail = format!("{OPERATION_COUNT_MAX} operations are under way");
@@ -111,7 +111,7 @@ impl Node {
             let detail = "it has not found its cluster yet; try again soon, or another node".to_owned();
             return self.answer(asker, ClientResponse::Failed(Failure::Unavailable { detail }));
         };
-        let due = now.instant + budget_of(&request);
+        let due = now.instant + budget_of(&mut request);
         if matches!(&request, ClientRequest::Get(get) if get.from == ReadFrom::Local) {
             self.ask_store(asker, key.clone(), due, request, Query::Object(key));
         } else if row.nodes.contains(&self.me) && self.may_coordinate(asker, &request) {
@@ -468,20 +468,9 @@ impl Node {
     }
 }
 
-fn budget_of(request: &ClientRequest) -> Duration {
-    let budget_ms = match request {
-        ClientRequest::Put(put) => put.budget_ms,
-        ClientRequest::Delete(delete) => delete.budget_ms,
-        ClientRequest::Get(get) => get.budget_ms,
-        ClientRequest::Inspect { budget_ms, .. } => *budget_ms,
-        ClientRequest::Scan(_)
-        | ClientRequest::History(_)
-        | ClientRequest::Status
-        | ClientRequest::Hints
-        | ClientRequest::Alerts
-        | ClientRequest::Administer(_) => return DEADLINE_MAX,
-    };
-    Duration::from_millis(budget_ms.into()).min(DEADLINE_MAX)
+fn budget_of(request: &mut ClientRequest) -> Duration {
+    let budget = request.budget_ms_mut().map(|budget_ms| Duration::from_millis(u64::from(*budget_ms)));
+    budget.unwrap_or(DEADLINE_MAX).min(DEADLINE_MAX)
 }
 
 pub(super) fn count(replicas: usize) -> u8 {

@@ -414,6 +414,22 @@ impl ClientRequest {
         }
     }
 
+    /// The milliseconds its client is still willing to wait, to be read or changed; nothing where that is not said.
+    pub fn budget_ms_mut(&mut self) -> Option<&mut u32> {
+        match self {
+            ClientRequest::Put(put) => Some(&mut put.budget_ms),
+            ClientRequest::Delete(delete) => Some(&mut delete.budget_ms),
+            ClientRequest::Get(get) => Some(&mut get.budget_ms),
+            ClientRequest::Inspect { budget_ms, .. } => Some(budget_ms),
+            ClientRequest::Scan(_)
+            | ClientRequest::History(_)
+            | ClientRequest::Status
+            | ClientRequest::Hints
+            | ClientRequest::Alerts
+            | ClientRequest::Administer(_) => None,
+        }
+    }
+
     /// Whether it may change what is stored.
     pub fn is_write(&self) -> bool {
         matches!(self, ClientRequest::Put(_) | ClientRequest::Delete(_))
