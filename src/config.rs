@@ -36,6 +36,9 @@ pub struct NodeConfig {
     pub peer_timeout: Duration,
     /// How long a read that has been answered waits for stragglers before it repairs.
     pub repair_window: Duration,
+    /// Objects above this many bytes are read as a digest from all replicas but one. Below it a second round trip costs
+    /// more than the bytes.
+    pub digest_above_bytes: u32,
     /// Whether reads repair replicas that were behind.
     pub read_repair: bool,
     /// Whose copies and answers count where a request does not say `strict`.
@@ -96,6 +99,7 @@ impl NodeConfig {
             reconcile_interval: Duration::from_secs(1),
             peer_timeout: Duration::from_secs(2),
             repair_window: Duration::from_millis(500),
+            digest_above_bytes: 4 << 10,
             read_repair: true,
             scope: Scope::Sloppy,
             hinting: Hinting::On,

@@ -32,10 +32,6 @@ pub const CONTEXT_LIMIT_BYTES: usize = 4 << 10;
 /// overflow; at a million writes a second it takes 142 years to get there.
 pub const COUNTER_MAX: u64 = 1 << 52;
 
-/// Objects above this many bytes are read as a digest from all replicas but one. Below it a second round trip costs more
-/// than the bytes.
-pub const DIGEST_ABOVE_BYTES: u32 = 4 << 10;
-
 /// Longest frame on the wire, in bytes.
 pub const FRAME_LIMIT_BYTES: usize = 16 << 20;
 const _: () = assert!(OBJECT_LIMIT_BYTES * 2 <= FRAME_LIMIT_BYTES);

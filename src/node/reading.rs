@@ -4,7 +4,7 @@ use crate::{
     causality::siblings::Object,
     clock::Now,
     ident::{Key, NodeId},
-    limits::{DIGEST_ABOVE_BYTES, OPERATION_COUNT_MAX},
+    limits::OPERATION_COUNT_MAX,
     node::{
         Node, Purpose, TicketUse,
         operations::{OpNumber, Origin, State, count},
@@ -85,7 +85,7 @@ impl Node {
         if let Some(slowest) = slowest.filter(|_| !has_replied) {
             self.alarms.set(Alarm::Slow(number), now.instant + slowest);
         }
-        for (nodes, whole_bytes_max) in [(whole, u32::MAX), (digest, DIGEST_ABOVE_BYTES)] {
+        for (nodes, whole_bytes_max) in [(whole, u32::MAX), (digest, self.config.digest_above_bytes)] {
             let request = Request::Read { key: key.clone(), partition, whole_bytes_max };
             self.send(now.instant, &nodes, Purpose::Operation(number), request, due);
         }

@@ -48,6 +48,7 @@ pub(crate) struct Setup {
     pub(crate) hint_limits: Option<HintLimits>,
     pub(crate) hint_ttl: Option<Duration>,
     pub(crate) dead_after: Option<Duration>,
+    pub(crate) digest_above_bytes: Option<u32>,
     /// How many zones the nodes are spread over, one after the other; none for 0.
     pub(crate) zones: usize,
     pub(crate) acknowledge: Acknowledge,
@@ -67,6 +68,7 @@ impl Setup {
             hint_limits: None,
             hint_ttl: None,
             dead_after: None,
+            digest_above_bytes: None,
             zones: 0,
             acknowledge: Acknowledge::AfterCommit,
             weather: Weather::FAIR,
@@ -158,6 +160,7 @@ impl Cluster {
                 config.hinting = setup.hinting;
                 config.hint_limits = setup.hint_limits.unwrap_or(config.hint_limits);
                 config.hint_ttl = setup.hint_ttl.unwrap_or(config.hint_ttl);
+                config.digest_above_bytes = setup.digest_above_bytes.unwrap_or(config.digest_above_bytes);
                 config.dead_after = setup.dead_after.unwrap_or(config.dead_after);
                 let zone = (setup.zones > 0).then(|| format!("z{}", index % setup.zones));
                 config.profile.zone = zone.map(|zone| Name::new(&zone).expect("a name"));
