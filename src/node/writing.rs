@@ -66,7 +66,7 @@ impl Node {
             Ok(Done::Written { object, seen }) => {
                 let Some(row) = self.row_of(&operation.key) else { return };
                 if operation.asker == Asker::Nobody {
-                    self.alarms.set(Alarm::Operation(number), now.instant + self.config.peer_timeout);
+                    self.linger(now, number);
                 }
                 let Writing { consistency, scope, stands_in_for } = writing;
                 let plan = PutPlan { consistency, scope, hinting: self.config.hinting, object, stands_in_for };
@@ -125,7 +125,6 @@ impl Node {
         match &mut operation.state {
             State::Putting { op, .. } => {
                 let effects = op.on_deadline();
-                self.alarms.set(Alarm::Operation(number), now.instant + self.config.peer_timeout);
                 self.on_put_effects(now, number, effects);
             }
             _ => {
@@ -144,7 +143,7 @@ impl Node {
                 PutEffect::Merge(node) => merging.push(node),
                 PutEffect::Keep { node, target } => keeping.push((node, target)),
                 PutEffect::Reconcile(node) => self.on_other_history(now, node),
-                PutEffect::Reply(reply) => self.reply_put(number, reply),
+                PutEffect::Reply(reply) => self.reply_put(now, number, reply),
             }
         }
         let Some(operation) = self.operations.by_number.get(&number) else { return };
@@ -191,7 +190,7 @@ impl Node {
         }
     }
 
-    pub(super) fn reply_put(&mut self, number: OpNumber, reply: PutReply) {
+    pub(super) fn reply_put(&mut self, now: Now, number: OpNumber, reply: PutReply) {
         let Some(operation) = self.operations.by_number.get(&number) else { return };
         let State::Putting { op, seen } = &operation.state else { return };
         let asker = operation.asker;
@@ -221,7 +220,14 @@ impl Node {
         if let Some(operation) = self.operations.by_number.get_mut(&number) {
             operation.asker = Asker::Nobody;
         }
+        self.linger(now, number);
         self.answer(asker, response);
+    }
+
+    /// A write that nobody waits for any more goes on until its last replica has answered: one may be silent, and the one
+    /// who then stands in for it needs as long again.
+    fn linger(&mut self, now: Now, number: OpNumber) {
+        self.alarms.set(Alarm::Operation(number), now.instant + 2 * self.config.peer_timeout);
     }
 
     /// Tells a client what it has `seen` of `key`, first of all the siblings that stand in `object`.

@@ -170,6 +170,21 @@ fn a_delete_while_one_is_away_reaches_it_as_a_hint() {
 }
 
 #[test]
+fn a_primary_that_is_silent_is_stood_in_for_though_the_client_has_its_answer_and_is_gone() {
+    let mut cluster = Cluster::settled(56, 4, 3);
+    let [a, b, _, d] = cluster.preference_list("k")[..] else { panic!("four nodes") };
+    cluster.machines[a].paused_until_ms = cluster.now_ms + 20_000;
+    let mut impatient = match put("k") {
+        ClientRequest::Put(put) => put,
+        other => panic!("{other:?} is no put"),
+    };
+    impatient.budget_ms = 300;
+    let answer = cluster.ask(b, ClientRequest::Put(impatient));
+    assert!(matches!(answer, ClientResponse::Stored(_)), "two of three have it: {answer:?}");
+    cluster.run_until(5_000, "the fallback keeps it", |cluster| cluster.kept_at(d, "k") == [a]);
+}
+
+#[test]
 fn a_strict_quorum_counts_the_row_only() {
     let mut cluster = Cluster::settled(44, 4, 3);
     let [a, b, c, _] = cluster.preference_list("k")[..] else { panic!("four nodes") };
