@@ -10,12 +10,32 @@ use crate::{
     },
     quorum::Row,
     wire::{
-        client::{ClientRequest, ClientResponse, Failure},
+        client::{ClientRequest, ClientResponse, Failure, Get, ReadFrom},
         quorum::Request,
     },
 };
 
 impl Node {
+    /// Whether this node has just started, and has reached so few of the row that it could only fail, or mistake for lost
+    /// whom it has not tried yet. Another node knows better.
+    pub(super) fn is_too_early(&self, now: Now, row: &Row, request: &ClientRequest) -> bool {
+        let consistency = match request {
+            ClientRequest::Put(put) => put.w,
+            ClientRequest::Delete(delete) => delete.w,
+            ClientRequest::Get(Get { from: ReadFrom::Row(consistency), .. }) => *consistency,
+            ClientRequest::Get(_)
+            | ClientRequest::Inspect { .. }
+            | ClientRequest::Scan(_)
+            | ClientRequest::History(_)
+            | ClientRequest::Status
+            | ClientRequest::Hints
+            | ClientRequest::Alerts
+            | ClientRequest::Administer(_) => return false,
+        };
+        let reached = row.nodes.iter().filter(|node| **node == self.me || self.is_reachable(now, node)).count();
+        reached < row.needed(consistency) && row.nodes.iter().any(|node| self.dialling.is_untried(node))
+    }
+
     /// Passes a request to a member of the row that can be reached, those first that are not suspected.
     pub(super) fn forward(&mut self, now: Now, asker: Asker, key: Key, row: Row, due: Instant, request: ClientRequest) {
         self.counters.forwarded += 1;

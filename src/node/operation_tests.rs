@@ -52,6 +52,7 @@ fn a_node_outside_the_row_coordinates_a_write_for_a_member_unless_only_the_row_c
     let other = signer(2).node_id();
     let ClientRequest::Put(sloppy) = put(&foreign_key(&node), Consistency::One) else { panic!("a put") };
     let strict = Put { scope: Scope::Strict, ..sloppy.clone() };
+    node.handle_news(at(0), News::DialFailed(other));
     effects(&mut node);
     node.handle_request(at(1), other, InboundId(1), Instant(2001), Request::Forward(ClientRequest::Put(strict)));
     let told = effects(&mut node);
@@ -65,6 +66,30 @@ fn a_node_outside_the_row_coordinates_a_write_for_a_member_unless_only_the_row_c
     node.handle_request(at(2), other, InboundId(2), Instant(2002), Request::Forward(ClientRequest::Put(sloppy)));
     let told = effects(&mut node);
     assert!(told.iter().any(|effect| keeps_hint_for(effect, other)), "{told:?}");
+}
+
+#[test]
+fn a_node_that_has_just_started_leaves_to_others_what_it_could_only_fail() {
+    let others = [2, 3].map(|number| signer(number).node_id());
+    let started = || node(1, 3, members(&[1, 2, 3], 3));
+    let is_refused = |node: &mut Node, request: ClientRequest| {
+        node.handle_client(at(5), ClientId(1), Caller::Owner, request);
+        let unavailable = |reply: &ClientResponse| matches!(reply, ClientResponse::Failed(Failure::Unavailable { .. }));
+        replies(&effects(node)).iter().any(unavailable)
+    };
+    for request in [put("k", Consistency::Quorum), get("k")] {
+        let mut node = started();
+        assert!(is_refused(&mut node, request.clone()), "it has reached nobody");
+        node.handle_news(at(6), News::DialFailed(others[0]));
+        assert!(is_refused(&mut node, request.clone()), "one may yet be there");
+        node.handle_news(at(7), News::DialFailed(others[1]));
+        assert!(!is_refused(&mut node, request.clone()), "it knows that it is alone");
+
+        let mut node = started();
+        node.handle_news(at(6), News::Connected { node: others[1], seed: None });
+        assert!(!is_refused(&mut node, request), "two of three are enough");
+    }
+    assert!(!is_refused(&mut started(), put("k", Consistency::One)));
 }
 
 /// Whether this node mints as one who stands in for `target`.

@@ -111,6 +111,11 @@ impl Node {
             let detail = "it has not found its cluster yet; try again soon, or another node".to_owned();
             return self.answer(asker, ClientResponse::Failed(Failure::Unavailable { detail }));
         };
+        if self.is_too_early(now, &row, &request) {
+            let detail =
+                "it has just started and has not reached the others yet; try again soon, or another node".into();
+            return self.answer(asker, ClientResponse::Failed(Failure::Unavailable { detail }));
+        }
         let due = now.instant + budget_of(&mut request);
         if matches!(&request, ClientRequest::Get(get) if get.from == ReadFrom::Local) {
             self.ask_store(asker, key.clone(), due, request, Query::Object(key));

@@ -1,6 +1,9 @@
 //! What happens because time passed or a connection came or went.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use rand_chacha::rand_core::Rng;
 
@@ -63,12 +66,19 @@ pub(super) struct Dialling {
     pauses: BTreeMap<Alarm, Duration>,
     /// What each peer said it had when it was last sent what it lacked.
     pushed: BTreeMap<NodeId, Summary>,
+    /// Members known at the start of which it is not known yet whether they can be reached.
+    untried: BTreeSet<NodeId>,
 }
 
 impl Dialling {
     /// It is not certain that `peer` has what it was sent.
     pub(super) fn forget_pushed(&mut self, peer: &NodeId) {
         self.pushed.remove(peer);
+    }
+
+    /// Whether nothing has come yet of the first attempt since this node's start to reach `node`.
+    pub(super) fn is_untried(&self, node: &NodeId) -> bool {
+        self.untried.contains(node)
     }
 
     /// Whether `peer` has not yet been sent what it lacks beyond `theirs`.
@@ -115,6 +125,7 @@ impl Node {
             self.dial_seed(now, SeedIndex(index));
         }
         let members: Vec<NodeId> = self.view.members.keys().copied().collect();
+        self.dialling.untried = members.iter().copied().filter(|node| *node != self.me).collect();
         for node in members {
             self.dial_member(now, node);
         }
@@ -163,6 +174,7 @@ impl Node {
             self.dialling.seeds.insert(seed, node);
         }
         self.liveness.on_connected(node, now.instant);
+        self.dialling.untried.remove(&node);
         self.alarms.clear(&Alarm::DialMember(node));
     }
 
@@ -192,6 +204,7 @@ impl Node {
 
     /// The pause before the next dial is already running.
     pub(super) fn on_dial_failed(&mut self, now: Now, node: NodeId) {
+        self.dialling.untried.remove(&node);
         if !self.liveness.is_connected(&node) {
             self.liveness.on_lost(node, now.instant);
         }
