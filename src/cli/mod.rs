@@ -37,6 +37,7 @@ pub mod bench;
 mod bench_report;
 
 pub mod start;
+mod on_alert;
 pub mod config;
 mod id;
 mod keygen;

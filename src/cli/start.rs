@@ -21,6 +21,7 @@ use crate::{
         error::{CliError, Exit},
         given,
         listing::Listing,
+        on_alert::OnAlert,
         output::{Format, Terminal},
         settings::{Raw, Settings},
         text::{peer_text, to_word},
@@ -237,6 +238,7 @@ struct Announcer {
     is_open: bool,
     durability: Durability,
     listing: Listing,
+    on_alert: OnAlert,
     ready: bool,
     /// JSON events that came before the node was ready. At most [`WAITING_MAX`].
     waiting: Vec<Json>,
@@ -256,6 +258,7 @@ impl Announcer {
             is_open: settings.swarm_key.is_none(),
             durability: settings.durability,
             listing: Listing::new(settings, peer),
+            on_alert: OnAlert::new(settings.on_alert.as_deref()),
             ready: false,
             waiting: Vec::new(),
         }
@@ -291,6 +294,9 @@ impl Announcer {
     }
 
     fn announce(&mut self, notice: Notice) -> Result<(), CliError> {
+        if let Notice::Event(Event::AlertRaised(alert)) = &notice {
+            self.on_alert.tell(alert);
+        }
         match notice {
             Notice::Fatal(detail) => Err(CliError::Node { detail }),
             Notice::Ready { addresses } => self.announce_ready(&addresses),
