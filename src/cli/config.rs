@@ -54,7 +54,7 @@ fn to_json(key: &str, raw: &Raw) -> Json {
 }
 
 /// Keys whose value is a text even when it looks like something else.
-const TEXT_KEYS: [&str; 6] = ["data_dir", "name", "cluster", "swarm_key", "zone", "durability"];
+const TEXT_KEYS: [&str; 7] = ["data_dir", "name", "cluster", "swarm_key", "zone", "durability", "on_alert"];
 
 #[cfg(test)]
 mod tests {

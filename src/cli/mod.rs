@@ -37,6 +37,7 @@ pub mod bench;
 mod bench_report;
 
 pub mod start;
+mod on_alert;
 pub mod config;
 mod id;
 mod keygen;
@@ -283,6 +284,8 @@ mod tests {
             "quorate start --data-dir d --name n --listen /ip4/127.0.0.1/tcp/0 --listen /ip6/::1/tcp/0 --join \
              /ip4/127.0.0.1/tcp/1 --no-mdns --cluster c --swarm-key f --zone z --weight 2 --replicas 3 --partitions 64 \
              --config f -o json",
+            "quorate start --sloppy false --hints true --hint-ttl 60 --hint-bytes-per-target 1000 --hint-bytes 2000 \
+             --dead-after 5 --on-alert 'cat >> f'",
             "quorate put k v --w 2 --strict --ttl 1h",
             "quorate put k - --context abc",
             "quorate put k --overwrite",

@@ -11,15 +11,16 @@ use std::{
     time::Duration,
 };
 
-use libp2p::{Multiaddr, PeerId};
+use libp2p::Multiaddr;
 use thiserror::Error;
 
 use crate::{
     cli::settings_values::{
-        parse_address, parse_bool, parse_durability, parse_name, parse_partitions, parse_peer, parse_replicas,
-        parse_seconds, parse_weight,
+        parse_address, parse_age, parse_bool, parse_bytes, parse_durability, parse_name, parse_node, parse_partitions,
+        parse_replicas, parse_seconds, parse_weight,
     },
-    ident::Name,
+    ident::{Name, NodeId},
+    replica::hints::HintLimits,
     ring::token::PartitionCount,
     store::lmdb::Durability,
 };
@@ -52,7 +53,7 @@ pub struct Settings {
     /// When a commit is on the disk.
     pub durability: Durability,
     /// Who may administer the node, beside the holder of its own key.
-    pub admins: Vec<PeerId>,
+    pub admins: Vec<NodeId>,
     /// How long a node without `join` looks around before it founds a cluster.
     pub discovery_window: Duration,
     /// How often histories are compared with a random peer.
@@ -61,6 +62,18 @@ pub struct Settings {
     pub peer_timeout: Duration,
     /// Whether reads repair replicas that were behind.
     pub read_repair: bool,
+    /// Whether copies and answers of fallbacks count where a request does not say `strict`.
+    pub sloppy: bool,
+    /// Whether nodes keep hints for each other.
+    pub hints: bool,
+    /// How old a hint may become.
+    pub hint_ttl: Duration,
+    /// How many bytes of hints the node keeps.
+    pub hint_limits: HintLimits,
+    /// After how long without a word of a member the administrator is told.
+    pub dead_after: Duration,
+    /// A shell command that is run for every alert.
+    pub on_alert: Option<String>,
     entries: BTreeMap<&'static str, Entry>,
 }
 
@@ -205,11 +218,17 @@ impl Settings {
             replicas: one(&entries, "replicas", parse_replicas)?,
             partitions: one(&entries, "partitions", parse_partitions)?,
             durability: one(&entries, "durability", parse_durability)?,
-            admins: many(&entries, "admins", parse_peer)?,
+            admins: many(&entries, "admins", parse_node)?,
             discovery_window: one(&entries, "discovery_window", parse_seconds)?,
             reconcile_interval: one(&entries, "reconcile_interval", parse_seconds)?,
             peer_timeout: one(&entries, "peer_timeout", parse_seconds)?,
             read_repair: one(&entries, "read_repair", parse_bool)?,
+            sloppy: one(&entries, "sloppy", parse_bool)?,
+            hints: one(&entries, "hints", parse_bool)?,
+            hint_ttl: one(&entries, "hint_ttl", parse_age)?,
+            hint_limits: hint_limits(&entries)?,
+            dead_after: one(&entries, "dead_after", parse_age)?,
+            on_alert: optional("on_alert")?,
             data_dir,
             entries,
         })
@@ -238,7 +257,7 @@ impl fmt::Display for Origin {
 }
 
 /// Every key there is, in the order in which they are shown.
-pub const KEYS: [&str; 17] = [
+pub const KEYS: [&str; 24] = [
     "data_dir",
     "name",
     "listen",
@@ -256,6 +275,13 @@ pub const KEYS: [&str; 17] = [
     "reconcile_interval",
     "peer_timeout",
     "read_repair",
+    "sloppy",
+    "hints",
+    "hint_ttl",
+    "hint_bytes_per_target",
+    "hint_bytes",
+    "dead_after",
+    "on_alert",
 ];
 
 /// Keys whose value is a list.
@@ -287,6 +313,13 @@ fn add_defaults(entries: &mut BTreeMap<&'static str, Entry>, sources: &Sources) 
         ("reconcile_interval", "1".to_owned()),
         ("peer_timeout", "2".to_owned()),
         ("read_repair", "true".to_owned()),
+        ("sloppy", "true".to_owned()),
+        ("hints", "true".to_owned()),
+        ("hint_ttl", "43200".to_owned()),
+        ("hint_bytes_per_target", "1073741824".to_owned()),
+        ("hint_bytes", "4294967296".to_owned()),
+        ("dead_after", "900".to_owned()),
+        ("on_alert", String::new()),
     ];
     let lists = [
         ("listen", vec!["/ip4/0.0.0.0/tcp/0".to_owned(), "/ip6/::/tcp/0".to_owned()]),
@@ -402,6 +435,18 @@ fn many<T>(
         Raw::Many(list) => list.iter().map(|element| parse(element)).collect(),
     };
     result.map_err(|rule| invalid(key, entry, rule))
+}
+
+/// What is kept for one target is part of all.
+fn hint_limits(entries: &BTreeMap<&'static str, Entry>) -> Result<HintLimits, SettingsError> {
+    let target_bytes = one(entries, "hint_bytes_per_target", parse_bytes)?;
+    let total_bytes = one(entries, "hint_bytes", parse_bytes)?;
+    if target_bytes <= total_bytes {
+        return Ok(HintLimits { target_bytes, total_bytes });
+    }
+    let entry = |key| entries.get(key).expect("every key has a default");
+    let rule = format!("it must not exceed hint_bytes, which is {total_bytes} ({})", entry("hint_bytes").origin);
+    Err(invalid("hint_bytes_per_target", entry("hint_bytes_per_target"), rule))
 }
 
 fn invalid(key: &'static str, entry: &Entry, rule: String) -> SettingsError {

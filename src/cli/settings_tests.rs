@@ -91,6 +91,13 @@ fn a_value_that_breaks_its_rule_is_refused_by_key_value_and_rule() {
         ("mdns", "yes"),
         ("listen", "localhost"),
         ("admins", "ann"),
+        ("admins", "QmNnooDu7bfjPFoTZYxMNLWUQJyrVwtbZg5gBMjTezGAJN"),
+        ("sloppy", "1"),
+        ("hints", "on"),
+        ("hint_ttl", "2592001"),
+        ("hint_bytes_per_target", "0"),
+        ("hint_bytes", "1.5"),
+        ("dead_after", "never"),
         ("cluster", ""),
         ("data_dir", ""),
     ] {
@@ -123,4 +130,26 @@ fn the_key_in_the_data_directory_is_used_unless_another_is_named() {
     let named = ("swarm_key", "--swarm-key", "other");
     let settings = Settings::load(&sources(None, &[], &[data_dir, named])).unwrap();
     assert_eq!(settings.swarm_key, Some("other".into()));
+}
+
+#[test]
+fn what_one_target_may_take_is_no_more_than_all_of_them_together() {
+    let limits = [("hint_bytes_per_target", "--a", "1000"), ("hint_bytes", "--b", "1000")];
+    let settings = Settings::load(&sources(None, &[], &limits)).unwrap();
+    assert_eq!(settings.hint_limits, HintLimits { target_bytes: 1_000, total_bytes: 1_000 });
+    let limits = [("hint_bytes_per_target", "--a", "1001"), ("hint_bytes", "--b", "1000")];
+    let message = Settings::load(&sources(None, &[], &limits)).unwrap_err().to_string();
+    let rule = "it must not exceed hint_bytes, which is 1000 (flag --b)";
+    assert_eq!(message, format!("hint_bytes_per_target = 1001 (flag --a): {rule}"));
+    let message = load_flag("hint_bytes", "5").unwrap_err().to_string();
+    assert!(message.starts_with("hint_bytes_per_target = 1073741824 (default)"), "{message}");
+}
+
+#[test]
+fn a_command_for_alerts_is_one_text_whatever_is_in_it() {
+    assert_eq!(load_flag("on_alert", "").unwrap().on_alert, None);
+    let command = "mail -s 'alert, again' ann@example.org";
+    let variables = [("QUORATE_ON_ALERT", command)];
+    let settings = Settings::load(&sources(None, &variables, &[])).unwrap();
+    assert_eq!(settings.on_alert.as_deref(), Some(command));
 }

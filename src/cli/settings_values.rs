@@ -5,9 +5,10 @@ use std::time::Duration;
 use libp2p::{Multiaddr, PeerId};
 
 use crate::{
-    ident::{IdentError, Name},
+    ident::{IdentError, Name, NodeId},
     limits::{NAME_LIMIT_BYTES, PARTITION_COUNT_MAX, REPLICA_COUNT_MAX, WEIGHT_MAX},
     ring::token::PartitionCount,
+    runtime::identity,
     store::lmdb::Durability,
 };
 
@@ -49,6 +50,21 @@ pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
     seconds.map(Duration::from_secs_f64).ok_or_else(rule)
 }
 
+/// For what may outlast a long weekend.
+pub(crate) fn parse_age(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.001..=2_592_000.0).contains(seconds));
+    let rule = || "it must be a number of seconds from 0.001 to 2592000 (30 days), fractions allowed".to_owned();
+    seconds.map(Duration::from_secs_f64).ok_or_else(rule)
+}
+
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let bytes = text.parse().ok().filter(|bytes| (1..=BYTES_MAX).contains(bytes));
+    bytes.ok_or_else(|| format!("it must be a whole number of bytes from 1 to {BYTES_MAX}"))
+}
+
+/// A pebibyte: more than any disk, and exact wherever numbers are floating.
+const BYTES_MAX: u64 = 1 << 50;
+
 pub(crate) fn parse_address(text: &str) -> Result<Multiaddr, String> {
     let rule = "an address is /ip4/…, /ip6/… or /dns/…, then /tcp/… (for example /ip4/192.168.1.7/tcp/4001)";
     if text.is_empty() {
@@ -57,6 +73,8 @@ pub(crate) fn parse_address(text: &str) -> Result<Multiaddr, String> {
     text.parse().map_err(|error| format!("`{text}` will not do: {error}; {rule}"))
 }
 
-pub(crate) fn parse_peer(text: &str) -> Result<PeerId, String> {
-    text.parse().map_err(|error| format!("`{text}` will not do: {error}; `quorate id` prints a peer id"))
+pub(crate) fn parse_node(text: &str) -> Result<NodeId, String> {
+    let hint = "`quorate id` prints a peer id";
+    let peer: PeerId = text.parse().map_err(|error| format!("`{text}` will not do: {error}; {hint}"))?;
+    identity::node_id(&peer).ok_or_else(|| format!("`{text}` is the peer id of no Ed25519 key; {hint}"))
 }

@@ -21,6 +21,7 @@ use crate::{
         error::{CliError, Exit},
         given,
         listing::Listing,
+        on_alert::OnAlert,
         output::{Format, Terminal},
         settings::{Raw, Settings},
         text::{peer_text, to_word},
@@ -28,8 +29,10 @@ use crate::{
     config::{Founding, NodeConfig},
     membership::change::{Parameters, Profile},
     node::effect::Event,
+    quorum::put::Hinting,
     runtime::{self, Notice, swarm_key},
     store::lmdb::Durability,
+    wire::client::Scope,
 };
 
 /// Arguments of `start`, beside those that every command takes.
@@ -74,6 +77,27 @@ pub struct StartArgs {
     /// Whether reads repair replicas that were behind: true or false.
     #[arg(long, value_name = "BOOL")]
     pub read_repair: Option<String>,
+    /// Whether others stand in for members of a row that are away: true or false.
+    #[arg(long, value_name = "BOOL")]
+    pub sloppy: Option<String>,
+    /// Whether nodes keep hints for members that are away: true or false.
+    #[arg(long, value_name = "BOOL")]
+    pub hints: Option<String>,
+    /// Seconds after which a hint is given up.
+    #[arg(long, value_name = "SECONDS")]
+    pub hint_ttl: Option<String>,
+    /// Bytes of hints that it keeps for one other.
+    #[arg(long, value_name = "N")]
+    pub hint_bytes_per_target: Option<String>,
+    /// Bytes of hints that it keeps in all.
+    #[arg(long, value_name = "N")]
+    pub hint_bytes: Option<String>,
+    /// Seconds without a word of a member after which its administrator is told.
+    #[arg(long, value_name = "SECONDS")]
+    pub dead_after: Option<String>,
+    /// A shell command that is run once for every alert, with the alert's JSON on its standard input.
+    #[arg(long, value_name = "COMMAND")]
+    pub on_alert: Option<String>,
 }
 
 impl StartArgs {
@@ -90,6 +114,13 @@ impl StartArgs {
             ("reconcile_interval", "--reconcile-interval", &self.reconcile_interval),
             ("peer_timeout", "--peer-timeout", &self.peer_timeout),
             ("read_repair", "--read-repair", &self.read_repair),
+            ("sloppy", "--sloppy", &self.sloppy),
+            ("hints", "--hints", &self.hints),
+            ("hint_ttl", "--hint-ttl", &self.hint_ttl),
+            ("hint_bytes_per_target", "--hint-bytes-per-target", &self.hint_bytes_per_target),
+            ("hint_bytes", "--hint-bytes", &self.hint_bytes),
+            ("dead_after", "--dead-after", &self.dead_after),
+            ("on_alert", "--on-alert", &self.on_alert),
         ]);
         let lists = [
             ("listen", "--listen", &self.listen),
@@ -153,6 +184,12 @@ fn to_runtime(settings: &Settings) -> Result<runtime::Settings, CliError> {
         reconcile_interval: settings.reconcile_interval,
         peer_timeout: settings.peer_timeout,
         read_repair: settings.read_repair,
+        scope: if settings.sloppy { Scope::Sloppy } else { Scope::Strict },
+        hinting: if settings.hints { Hinting::On } else { Hinting::Off },
+        hint_limits: settings.hint_limits,
+        hint_ttl: settings.hint_ttl,
+        dead_after: settings.dead_after,
+        admins: settings.admins.iter().copied().collect(),
         ..NodeConfig::lan(settings.cluster.clone(), profile, parameters)
     };
     Ok(runtime::Settings {
@@ -201,6 +238,7 @@ struct Announcer {
     is_open: bool,
     durability: Durability,
     listing: Listing,
+    on_alert: OnAlert,
     ready: bool,
     /// JSON events that came before the node was ready. At most [`WAITING_MAX`].
     waiting: Vec<Json>,
@@ -220,6 +258,7 @@ impl Announcer {
             is_open: settings.swarm_key.is_none(),
             durability: settings.durability,
             listing: Listing::new(settings, peer),
+            on_alert: OnAlert::new(settings.on_alert.as_deref()),
             ready: false,
             waiting: Vec::new(),
         }
@@ -255,6 +294,9 @@ impl Announcer {
     }
 
     fn announce(&mut self, notice: Notice) -> Result<(), CliError> {
+        if let Notice::Event(Event::AlertRaised(alert)) = &notice {
+            self.on_alert.tell(alert);
+        }
         match notice {
             Notice::Fatal(detail) => Err(CliError::Node { detail }),
             Notice::Ready { addresses } => self.announce_ready(&addresses),

@@ -12,6 +12,7 @@ use quorate_behaviours::quorum_rpc::Counters;
 
 use crate::{
     clock::Instant,
+    ident::NodeId,
     node::{
         Node, SendFailure,
         effect::{Caller, ClientId, Effect, Event, News, Ticket},
@@ -20,11 +21,15 @@ use crate::{
     runtime::{
         Notice,
         clock::Clock,
+        identity::peer_id,
         storage::{Completions, Storage},
         translate::{NetworkInput, Translator},
     },
     store::StoreError,
-    wire::client::{ClientRequest, ClientResponse},
+    wire::{
+        administration::Alert,
+        client::{ClientRequest, ClientResponse},
+    },
 };
 
 /// What the owner of a node wants.
@@ -221,7 +226,10 @@ impl EventLoop {
                 let addresses = self.translator.addresses();
                 self.notify(Notice::Ready { addresses });
             }
-            Effect::Tell(event) => self.notify(Notice::Event(event)),
+            Effect::Tell(event) => {
+                log(&event);
+                self.notify(Notice::Event(event));
+            }
         }
     }
 
@@ -237,5 +245,24 @@ impl EventLoop {
         if self.timer.as_ref().map(|(due, _)| *due) != wanted {
             self.timer = wanted.map(|due| (due, Timer::at(self.clock.os_instant(due))));
         }
+    }
+}
+
+/// For those who read logs. What is the matter is an error, because somebody must do something about it.
+fn log(event: &Event) {
+    let peer = |node: Option<&NodeId>| node.and_then(peer_id).map(tracing::field::display);
+    match event {
+        Event::AlertRaised(Alert { kind, since, detail }) => {
+            tracing::error!(alert = kind.name(), peer = peer(kind.node()), since_ms = since.0, %detail, "alert");
+        }
+        Event::AlertCleared(Alert { kind, since, .. }) => {
+            tracing::info!(alert = kind.name(), peer = peer(kind.node()), since_ms = since.0, "alert is over");
+        }
+        Event::Ready
+        | Event::Founded(_)
+        | Event::MemberJoined(_)
+        | Event::HistoryRefused { .. }
+        | Event::StoreIsOld { .. }
+        | Event::StoreFailed { .. } => {}
     }
 }

@@ -31,8 +31,8 @@ pub enum IdentityError {
     },
     /// The key file does not hold an Ed25519 key.
     #[error(
-        "{path} does not hold an Ed25519 key in libp2p's encoding; put the right file back, or move it away and let the \
-         node become a new member", path = path.display()
+        "{path} does not hold an Ed25519 key in libp2p's encoding; put the right file back, or move it away: the next \
+         start makes a new key, and with a new identity.key the node becomes a new member", path = path.display()
     )]
     Damaged {
         /// The file.
@@ -43,22 +43,27 @@ pub enum IdentityError {
 /// The key in `path`, made at the first call (mode 0600).
 pub fn load_or_create(path: &Path) -> Result<Keypair, IdentityError> {
     let io_error = |source| IdentityError::Io { path: path.to_owned(), source };
-    match fs::read(path) {
-        Ok(bytes) => {
-            let damaged = || IdentityError::Damaged { path: path.to_owned() };
-            let keypair = Keypair::from_protobuf_encoding(&bytes).map_err(|_| damaged())?;
-            keypair.clone().try_into_ed25519().map_err(|_| damaged())?;
-            fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(io_error)?;
-            Ok(keypair)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let keypair = Keypair::generate_ed25519();
-            let bytes = keypair.to_protobuf_encoding().expect("an Ed25519 key can be encoded");
-            create(path, &bytes).map_err(io_error)?;
-            Ok(keypair)
-        }
-        Err(error) => Err(io_error(error)),
+    if let Some(keypair) = load(path)? {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(io_error)?;
+        return Ok(keypair);
     }
+    let keypair = Keypair::generate_ed25519();
+    let bytes = keypair.to_protobuf_encoding().expect("an Ed25519 key can be encoded");
+    create(path, &bytes).map_err(io_error)?;
+    Ok(keypair)
+}
+
+/// The key in `path`; nothing when there is no such file.
+pub fn load(path: &Path) -> Result<Option<Keypair>, IdentityError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(IdentityError::Io { path: path.to_owned(), source }),
+    };
+    let damaged = || IdentityError::Damaged { path: path.to_owned() };
+    let keypair = Keypair::from_protobuf_encoding(&bytes).map_err(|_| damaged())?;
+    keypair.clone().try_into_ed25519().map_err(|_| damaged())?;
+    Ok(Some(keypair))
 }
 
 /// The signer of membership changes that `keypair` is.
@@ -110,7 +115,9 @@ mod tests {
     fn the_identity_is_made_once_and_only_its_owner_can_read_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("identity.key");
+        assert!(load(&path).unwrap().is_none());
         let first = load_or_create(&path).unwrap().public();
+        assert_eq!(load(&path).unwrap().unwrap().public(), first);
         assert_eq!(load_or_create(&path).unwrap().public(), first);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }

@@ -57,6 +57,9 @@ const MAP_SIZE_BYTES: u64 = 1 << 30;
 /// How long a start waits for its listeners to tell their addresses.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Name of the file in the data directory with the key whose holder may administer the node.
+pub const ADMIN_KEY_FILE: &str = "admin.key";
+
 /// What to start.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -72,11 +75,11 @@ pub struct Settings {
     pub swarm_key: Option<PreSharedKey>,
     /// When a commit counts as durable.
     pub durability: Durability,
-    /// What the node itself needs to know. Its addresses and seeds are filled in here.
+    /// What the node itself needs to know. Its addresses and seeds, and the holder of its own admin.key, are filled in here.
     pub node: NodeConfig,
 }
 
-/// Why a node did not start. Nothing but the data directory and the identity may have been made.
+/// Why a node did not start. Nothing but the data directory and the keys in it may have been made.
 #[derive(Debug, Error)]
 pub enum StartError {
     /// The data directory cannot be made.
@@ -114,7 +117,7 @@ pub enum StartError {
         /// The cluster that was asked for.
         cluster: Name,
     },
-    /// No identity.
+    /// No identity, or no key for its administrator.
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// The store cannot be opened.
@@ -202,6 +205,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     )?;
     let signer = identity::signer_of(&keypair);
     let recovered = recover(&store, &signer.node_id(), &settings)?;
+    let administrator = identity::signer_of(&identity::load_or_create(&settings.data_dir.join(ADMIN_KEY_FILE))?);
     let actor_node = signer.node_id().to_actor_number();
     let storage = Storage::start(store, settings.durability, actor_node, settings.node.hint_limits)?;
 
@@ -212,6 +216,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let mut config = settings.node;
     config.profile.addresses = translator.profile_addresses();
     config.seed_count = settings.join.len();
+    config.admins.insert(administrator.node_id());
     let node = Node::new(config, signer, recovered, rand::random(), rand::random(), clock.now());
 
     let (orders, order_queue) = channel::bounded(CHANNEL_COUNT_MAX);
