@@ -3,7 +3,9 @@
 //! The one that is named; else the one that runs on the named data directory; else the one that runs here; else one
 //! that answers on the local network. Whatever was tried is remembered in words, so that a failure can say it.
 
-use libp2p::{Multiaddr, pnet::PreSharedKey};
+use std::path::PathBuf;
+
+use libp2p::{Multiaddr, identity::Keypair, pnet::PreSharedKey};
 
 use crate::{
     cli::{
@@ -32,14 +34,17 @@ pub(crate) struct Target {
     pub(crate) swarm_key: Option<PreSharedKey>,
     /// All of this, in words.
     pub(crate) tried: String,
+    /// Who runs here, and may let us administer it.
+    pub(crate) registry: Registry,
+    /// Our own data directory, whether or not a node was ever started on it.
+    pub(crate) data_dir: PathBuf,
 }
 
 /// A client, and the words for whom it asks.
 #[derive(Clone)]
 pub(crate) struct Session {
     pub(crate) client: Client,
-    pub(crate) cluster: Name,
-    pub(crate) tried: String,
+    pub(crate) target: Target,
 }
 
 impl Target {
@@ -57,7 +62,7 @@ impl Target {
                 None => return Err(nothing_runs_here(settings)),
             },
         };
-        found.into_target(settings)
+        found.into_target(settings, registry)
     }
 
     /// What the client library is told.
@@ -71,10 +76,14 @@ impl Target {
 
     /// A client of that node.
     pub(crate) async fn connect(&self) -> Result<Session, CliError> {
-        let tried = self.tried.clone();
-        match Client::connect(self.config()).await {
-            Ok(client) => Ok(Session { client, cluster: self.cluster.clone(), tried }),
-            Err(error) => Err(CliError::Client { error, tried }),
+        self.connect_as(None).await
+    }
+
+    /// The same, as the holder of `keypair`; without one as nobody in particular.
+    pub(crate) async fn connect_as(&self, keypair: Option<Keypair>) -> Result<Session, CliError> {
+        match Client::connect(ClientConfig { keypair, ..self.config() }).await {
+            Ok(client) => Ok(Session { client, target: self.clone() }),
+            Err(error) => Err(CliError::Client { error, tried: self.tried.clone() }),
         }
     }
 }
@@ -82,7 +91,7 @@ impl Target {
 impl Session {
     /// `error`, with whom it concerns.
     pub(crate) fn explain(&self, error: ClientError) -> CliError {
-        CliError::Client { error, tried: self.tried.clone() }
+        CliError::Client { error, tried: self.target.tried.clone() }
     }
 
     /// The same of a read that a write begins with; `way_out` says how to write without it.
@@ -102,7 +111,7 @@ enum Found {
 }
 
 impl Found {
-    fn into_target(self, settings: &Settings) -> Result<Target, CliError> {
+    fn into_target(self, settings: &Settings, registry: &Registry) -> Result<Target, CliError> {
         let (mut key_path, mut cluster) = (settings.swarm_key.clone(), settings.cluster.clone());
         if let Found::Running(entry) = &self {
             if !settings.is_given("cluster") {
@@ -121,7 +130,8 @@ impl Found {
             }
             Found::Network => (Vec::new(), format!("mDNS, for a node of cluster `{cluster}`"), true),
         };
-        Ok(Target { nodes, mdns, cluster, swarm_key, tried })
+        let (registry, data_dir) = (registry.clone(), settings.data_dir.clone());
+        Ok(Target { nodes, mdns, cluster, swarm_key, tried, registry, data_dir })
     }
 }
 
@@ -157,7 +167,7 @@ fn nothing_runs_here(settings: &Settings) -> CliError {
 
 #[cfg(test)]
 mod tests {
-    use std::path::{Path, PathBuf};
+    use std::path::Path;
 
     use libp2p::PeerId;
 

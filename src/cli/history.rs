@@ -28,7 +28,7 @@ pub struct HistoryArgs {
 /// Asks, and checks if that was asked.
 pub(crate) async fn run(session: &Session, args: HistoryArgs) -> Result<Answer, CliError> {
     let changes = session.client.history().await.map_err(|error| session.explain(error))?;
-    let verified = if args.verify { Some(verify(&changes, &session.cluster)?) } else { None };
+    let verified = if args.verify { Some(verify(&changes, &session.target.cluster)?) } else { None };
     Ok(answer(&changes, verified))
 }
 

@@ -15,6 +15,7 @@ pub mod settings;
 mod settings_values;
 mod text;
 mod connect;
+mod administrator;
 mod listing;
 
 pub mod put;
@@ -26,7 +27,9 @@ mod members;
 mod ring;
 pub mod inspect;
 pub mod history;
+pub mod hints;
 mod alerts;
+mod metrics;
 
 pub mod import;
 mod export;
@@ -147,6 +150,12 @@ pub(crate) enum ClientCommand {
     Inspect(inspect::InspectArgs),
     /// All membership changes
     History(history::HistoryArgs),
+    /// What a node keeps for members that are away; deliver, pause, resume or drop it
+    Hints(hints::HintsArgs),
+    /// What the administrator of a node should know
+    Alerts,
+    /// Counters and gauges of a node, for Prometheus' textfile collector
+    Metrics,
 }
 
 /// Runs the command in `arguments` (the first is the program's name). Returns the exit code of the process.
@@ -209,6 +218,9 @@ impl ClientCommand {
             ClientCommand::Ring => ring::run(session).await,
             ClientCommand::Inspect(args) => inspect::run(session, args).await,
             ClientCommand::History(args) => history::run(session, args).await,
+            ClientCommand::Hints(args) => hints::run(session, args.into_request()?).await,
+            ClientCommand::Alerts => alerts::run(session).await,
+            ClientCommand::Metrics => metrics::run(session).await,
         }
     }
 }
@@ -302,6 +314,15 @@ mod tests {
             "quorate members",
             "quorate ring",
             "quorate history --verify",
+            "quorate hints",
+            "quorate hints status -o json",
+            "quorate hints deliver --target 12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo",
+            "quorate hints pause",
+            "quorate hints resume",
+            "quorate hints drop --target 12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo --yes",
+            "quorate hints drop --target 12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo --dry-run",
+            "quorate alerts",
+            "quorate metrics -o json",
             "quorate config show --origin --replicas 2",
             "quorate inspect k",
             "quorate id",
@@ -322,6 +343,8 @@ mod tests {
             "quorate put k v --ttl 1",
             "quorate bench --mix 60:50",
             "quorate fetch k",
+            "quorate hints away",
+            "quorate hints drop --target ann",
             "quorate",
         ] {
             assert!(parse(line).is_err(), "{line}");

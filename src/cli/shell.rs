@@ -126,7 +126,7 @@ async fn prompt(session: &Session, settings: &Settings, terminal: Terminal) -> R
     let history = settings.data_dir.join(HISTORY_FILE);
     // The first time there is none; and a prompt without its history still works.
     let _ = editor.load_history(&history);
-    terminal.note(&format!("asking {}; `help` lists the commands, Ctrl-D ends", session.tried));
+    terminal.note(&format!("asking {}; `help` lists the commands, Ctrl-D ends", session.target.tried));
     loop {
         let line = match editor.readline("quorate> ") {
             Ok(line) => line,

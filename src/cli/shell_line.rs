@@ -60,7 +60,7 @@ fn from_object(mut object: Map<String, Json>) -> Result<ClientCommand, CliError>
         Some(_) | None => return Err(usage("a JSON line needs an `op`, such as \"get\"".to_owned())),
     };
     let mut places = Vec::new();
-    for name in ["key", "prefix", "value"] {
+    for name in ["key", "prefix", "value", "action"] {
         places.extend(take_bytes(&mut object, name).map_err(usage)?);
     }
     // The word `-` would stand for the standard input; here it is a value like any other, but cannot be said in words.
@@ -166,6 +166,10 @@ mod tests {
             r#"{"op":"ring"}"#,
             r#"{"op":"inspect","key":"k"}"#,
             r#"{"op":"history"}"#,
+            r#"{"op":"hints"}"#,
+            r#"{"op":"hints","action":"pause"}"#,
+            r#"{"op":"alerts"}"#,
+            r#"{"op":"metrics"}"#,
         ] {
             assert!(parse(line.as_bytes()).command.is_ok(), "{line}");
         }

@@ -140,7 +140,8 @@ fn short(status: &Status) -> String {
     digest
 }
 
-fn name_of(status: &Status) -> String {
+/// The name of the node that was asked.
+pub(crate) fn name_of(status: &Status) -> String {
     let me = status.members.iter().find(|member| member.node == status.node);
     me.map_or_else(String::new, |member| member.profile.name.to_string())
 }

@@ -181,6 +181,15 @@ pub(crate) fn duration_text(duration: Duration) -> String {
     }
 }
 
+/// `3 s`, `1 min 1 s`, `5 h 10 min`, `2 d 3 h`: the two largest units.
+pub(crate) fn age_text(age: Duration) -> String {
+    let seconds = age.as_secs();
+    let units = [("d", seconds / 86_400), ("h", seconds / 3_600 % 24), ("min", seconds / 60 % 60), ("s", seconds % 60)];
+    let first = units.iter().position(|(_, count)| *count > 0).unwrap_or(units.len() - 1);
+    let shown = units[first..].iter().take(2).enumerate().filter(|(index, (_, count))| *index == 0 || *count > 0);
+    shown.map(|(_, (unit, count))| format!("{count} {unit}")).collect::<Vec<_>>().join(" ")
+}
+
 /// `2026-11-23T02:44:17.123Z`.
 pub(crate) fn time_text(time: WallTime) -> String {
     let (seconds, millis) = (time.0 / 1_000, time.0 % 1_000);
@@ -304,6 +313,17 @@ mod tests {
         assert_eq!(time_text(WallTime(4_107_542_400_000)), "2100-03-01T00:00:00.000Z");
         assert_eq!(duration_text(Duration::from_micros(12)), "12.0 µs");
         assert_eq!(duration_text(Duration::from_micros(3_456)), "3.46 ms");
+    }
+
+    #[test]
+    fn an_age_is_told_by_its_two_largest_units() {
+        let check = |seconds, expected: &str| assert_eq!(age_text(Duration::from_secs(seconds)), expected);
+        check(0, "0 s");
+        check(60, "1 min");
+        check(61, "1 min 1 s");
+        check(3_605, "1 h");
+        check(86_399, "23 h 59 min");
+        check(9 * 86_400 + 7_200, "9 d 2 h");
     }
 
     #[test]
