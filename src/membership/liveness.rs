@@ -88,17 +88,19 @@ impl Liveness {
     /// This node itself stood still (a stopped process, a sleeping machine): what it did not hear meanwhile proves nothing.
     pub fn on_own_pause(&mut self, now: Instant) {
         for evidence in self.connected.values_mut() {
-            *evidence = Evidence::new(now);
+            // How regular a peer is stays known: whoever falls silent meanwhile, or soon after, must still be noticed.
+            evidence.last_heard = now;
+            evidence.last_heartbeat = None;
+            evidence.timeouts = 0;
         }
     }
 
     /// What this node thinks of `node`.
     pub fn opinion(&self, node: &NodeId, now: Instant) -> Opinion {
         let Some(evidence) = self.connected.get(node) else { return Opinion::Down };
-        let phi = evidence.phi(now);
-        if phi >= DOWN_PHI {
+        if evidence.is_dead(now) {
             Opinion::Down
-        } else if phi >= SUSPECT_PHI || evidence.timeouts >= SUSPICION_TIMEOUTS {
+        } else if evidence.phi(now) >= SUSPECT_PHI || evidence.timeouts >= SUSPICION_TIMEOUTS {
             Opinion::Suspect
         } else {
             Opinion::Up
@@ -122,7 +124,7 @@ impl Liveness {
 
     /// Connected peers that are silent for so long that their connections must be dead.
     pub fn silent(&self, now: Instant) -> Vec<NodeId> {
-        self.connected.iter().filter(|(_, evidence)| evidence.phi(now) >= DOWN_PHI).map(|(node, _)| *node).collect()
+        self.connected.iter().filter(|(_, evidence)| evidence.is_dead(now)).map(|(node, _)| *node).collect()
     }
 }
 
@@ -191,6 +193,13 @@ impl Evidence {
         }
     }
 
+    /// Whether its silence is proof: for its heartbeats, or for requests that it leaves unanswered while nothing else is
+    /// heard of it either, as of one that was cut off before its second heartbeat.
+    fn is_dead(&self, now: Instant) -> bool {
+        let is_mute = self.timeouts >= SUSPICION_TIMEOUTS && now - self.last_heard >= MUTE_TIME;
+        is_mute || self.phi(now) >= DOWN_PHI
+    }
+
     /// How unlikely the present silence is, were the peer alive: φ = −log10 of the probability that a heartbeat comes this
     /// late or later, if the intervals are normally distributed. 0 for a peer without heartbeats.
     fn phi(&self, now: Instant) -> f64 {
@@ -211,6 +220,9 @@ impl Evidence {
 
 /// So many timeouts in a row make a suspect: one is a slow request, two a slow moment.
 const SUSPICION_TIMEOUTS: u32 = 3;
+
+/// So long a silence, and requests unanswered in it, make a peer dead of which no heartbeats are known.
+const MUTE_TIME: Duration = Duration::from_secs(5);
 
 /// From here on silence is suspicious: one heartbeat in a thousand comes so late.
 const SUSPECT_PHI: f64 = 3.0;
@@ -354,6 +366,21 @@ mod tests {
         assert_eq!(liveness.opinion(&NODE, Instant(70_000)), Opinion::Down);
         liveness.on_own_pause(Instant(70_000));
         assert_eq!(liveness.opinion(&NODE, Instant(70_000)), Opinion::Up);
-        assert_eq!(liveness.silent(Instant(75_000)), []);
+        assert_eq!(liveness.silent(Instant(71_500)), []);
+        assert_eq!(liveness.silent(Instant(75_000)), [NODE], "but whoever stays silent is noticed as ever");
+        liveness.on_heartbeat(NODE, Instant(72_000));
+        assert_eq!(liveness.opinion(&NODE, Instant(73_500)), Opinion::Up, "the pause is no interval");
+    }
+
+    #[test]
+    fn a_peer_that_is_cut_off_before_its_second_heartbeat_is_noticed_by_what_it_leaves_unanswered() {
+        let mut liveness = Liveness::new();
+        liveness.on_connected(NODE, Instant(0));
+        (1..=3).for_each(|second| liveness.on_timeout(NODE, Instant(1_000 * second)));
+        assert_eq!(liveness.opinion(&NODE, Instant(4_000)), Opinion::Suspect);
+        assert_eq!(liveness.opinion(&NODE, Instant(5_000)), Opinion::Down);
+        assert_eq!(liveness.silent(Instant(5_000)), [NODE]);
+        liveness.on_heartbeat(NODE, Instant(5_500));
+        assert_eq!(liveness.opinion(&NODE, Instant(6_000)), Opinion::Suspect, "slow, but alive");
     }
 }

@@ -134,7 +134,7 @@ impl Node {
     /// The first thing a node does: becomes a member, if it is not one already, or waits for whom to join.
     pub(super) fn begin(&mut self, now: Now) {
         self.alarms.set(Alarm::Reconcile, now.instant + self.config.reconcile_interval);
-        self.watch(now, now.instant);
+        self.watch(now);
         self.look_at_hints(now);
         self.begin_dialling(now);
         match self.config.founding {

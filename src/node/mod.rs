@@ -165,6 +165,8 @@ pub struct Node {
     ready: bool,
     /// When a store that failed was last tried.
     probed: Option<Instant>,
+    /// When it was last looked whether anybody has fallen silent.
+    watched: Instant,
 }
 
 /// What a piece of storage work is for.
@@ -278,6 +280,7 @@ impl Node {
             counters: Counters::default(),
             ready: false,
             probed: None,
+            watched: now.instant,
             config,
         };
         node.begin(now);
@@ -409,6 +412,7 @@ impl Node {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.note_own_pause(now);
         while let Some(alarm) = self.alarms.take_due(now.instant) {
             self.on_alarm(now, alarm);
         }

@@ -8,7 +8,7 @@ use std::{
 use rand_chacha::rand_core::Rng;
 
 use crate::{
-    clock::{Instant, Now},
+    clock::Now,
     ident::NodeId,
     limits::MEMBER_COUNT_MAX,
     membership::change::Summary,
@@ -44,8 +44,8 @@ pub(super) enum Alarm {
     LookAtHints,
     /// Compare histories with somebody.
     Reconcile,
-    /// Look whether anybody has fallen silent; when it was set.
-    Watch(Instant),
+    /// Look whether anybody has fallen silent.
+    Watch,
     /// Looked around long enough.
     Found,
     /// Waited long enough for another to found.
@@ -95,6 +95,14 @@ impl Dialling {
 }
 
 impl Node {
+    /// Notices that this node itself has stood still, before anything is concluded from what it did not hear meanwhile.
+    pub(super) fn note_own_pause(&mut self, now: Now) {
+        if now.instant - self.watched > WATCH_INTERVAL + OWN_PAUSE {
+            self.watched = now.instant;
+            self.liveness.on_own_pause(now.instant);
+        }
+    }
+
     pub(super) fn on_alarm(&mut self, now: Now, alarm: Alarm) {
         match alarm {
             Alarm::Outbound(outbound) => {
@@ -111,7 +119,7 @@ impl Node {
                 self.alarms.set(Alarm::Reconcile, now.instant + self.config.reconcile_interval);
                 self.reconcile_with_anyone(now);
             }
-            Alarm::Watch(set) => self.watch(now, set),
+            Alarm::Watch => self.watch(now),
             Alarm::Found => self.on_found_alarm(now, false),
             Alarm::FoundAfterAll => self.on_found_alarm(now, true),
             Alarm::SayAgain => self.on_say_again(now),
@@ -133,10 +141,7 @@ impl Node {
 
     /// Gives up connections over which nothing has come for too long: a cut does not close them. Dialling begins anew when
     /// they are reported lost.
-    pub(super) fn watch(&mut self, now: Now, set: Instant) {
-        if now.instant - set > WATCH_INTERVAL + OWN_PAUSE {
-            self.liveness.on_own_pause(now.instant);
-        }
+    pub(super) fn watch(&mut self, now: Now) {
         for node in self.liveness.silent(now.instant) {
             self.effects.push_back(Effect::Disconnect(node));
         }
@@ -145,7 +150,8 @@ impl Node {
             // Otherwise a store that nobody writes to would stay failed for ever.
             self.store(TicketUse::Unwatched, Work::Probe);
         }
-        self.alarms.set(Alarm::Watch(now.instant), now.instant + WATCH_INTERVAL);
+        self.watched = now.instant;
+        self.alarms.set(Alarm::Watch, now.instant + WATCH_INTERVAL);
     }
 
     /// Dials a member that is not connected, and again after a pause that doubles, until it is.

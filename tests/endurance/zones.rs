@@ -1,4 +1,4 @@
-//! Two zones that lose sight of each other for half a minute, and both go on.
+//! Two zones that lose sight of each other for a minute, and both go on.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,8 +15,8 @@ use crate::{
     town::{wait, wait_drained},
 };
 
-/// How long the cable is out. A minute would tell nothing else.
-const CUT: Duration = Duration::from_secs(30);
+/// How long the cable is out.
+const CUT: Duration = Duration::from_secs(60);
 
 /// Keys of each kind.
 const KEYS: usize = 20;

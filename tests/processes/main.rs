@@ -14,6 +14,8 @@ mod discovery;
 mod data;
 mod siblings;
 mod outages;
+mod hints;
+mod alerts;
 mod refusals;
 mod strangers;
 mod shapes;
