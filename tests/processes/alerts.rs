@@ -22,7 +22,7 @@ fn of_a_member_that_stays_away_people_are_told_once_and_that_it_is_back() {
     assert!(poll(|| kinds().iter().filter(|kind| *kind == "member_away").count() == 2), "{:?}", kinds());
     assert!(poll(|| kinds().contains(&"isolated".to_owned())), "{:?}", kinds());
     assert!(event["since"].as_str().is_some() && event["detail"].as_str().is_some(), "{event:#}");
-    let told = home.run(&["alerts", "--node", &first.addresses[0]]).expect(0, &["node-2"]);
+    let told = home.run(&["alerts", "--node", &first.addresses[0]]).expect(0, &[&third.peer_id]);
     assert!(String::from_utf8_lossy(&told.stdout).contains("member_away"), "{told}");
     let commands = || std::fs::read_to_string(&file).unwrap_or_default();
     let count = |kind: &str| {
