@@ -2,8 +2,8 @@
 //!
 //! A [`HintSchedule`] knows for whom this node keeps hints, and who of them can be reached. It walks through the hints of
 //! a target in **rounds**: a page is taken from the store, sent, and what was durably acknowledged is dropped; then the
-//! next page. After each page it rests for as long as the page took, so that a target spends at most half of its time on
-//! hints, and less the slower it gets. What a round leaves behind, because it was refused or has changed meanwhile, is
+//! next page. After each page it rests three times as long as the page took: several holders may deliver to one target at a
+//! time, which has its clients to serve as well. The slower it gets, the longer they rest. What a round leaves behind, because it was refused or has changed meanwhile, is
 //! for the next one; the machine is done with a target when a round finds nothing.
 //!
 //! A hint whose target is no longer in the key's row goes to all of the row instead, and is dropped once a majority of it
@@ -368,7 +368,7 @@ impl HintSchedule {
         entry.after = next;
         // At the end of a round that had nobody to send to, there is nothing to do until that changes.
         let goes_on = !is_end || (std::mem::take(&mut entry.found) && entry.is_up) || entry.is_dirty && entry.is_up;
-        entry.due = goes_on.then(|| now + took.max(if is_end { ROUND_PAUSE } else { REST_MIN }));
+        entry.due = goes_on.then(|| now + (REST_FACTOR * took).max(if is_end { ROUND_PAUSE } else { REST_MIN }));
     }
 }
 
@@ -406,6 +406,9 @@ const PAGE_SIZE_MAX: usize = 64;
 
 /// A page that takes longer than this is halved.
 const SLOW: Duration = Duration::from_millis(100);
+
+/// How many times as long as a page took its holder rests after it.
+const REST_FACTOR: u32 = 3;
 
 /// Shortest rest between two pages.
 const REST_MIN: Duration = Duration::from_millis(5);

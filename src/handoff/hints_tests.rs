@@ -38,7 +38,7 @@ fn deliveries(effects: &[HandoffEffect]) -> Vec<Delivery> {
 }
 
 #[test]
-fn a_hint_is_dropped_after_its_acknowledgement_and_the_next_page_follows_a_rest_as_long() {
+fn a_hint_is_dropped_after_its_acknowledgement_and_the_next_page_follows_a_longer_rest() {
     let mut schedule = taking();
     let effects = schedule.on_page(&TARGET, page(&["a", "b"], Some(7)), to_target, Instant(1_000));
     let sent = deliveries(&effects);
@@ -46,9 +46,9 @@ fn a_hint_is_dropped_after_its_acknowledgement_and_the_next_page_follows_a_rest_
     let effects = schedule.on_acknowledged(sent[0], &TARGET, Instant(1_020));
     assert!(matches!(&effects[..], [HandoffEffect::Drop { target: TARGET, .. }]));
     schedule.on_acknowledged(sent[1], &TARGET, Instant(1_040));
-    assert_eq!(schedule.next_timeout(), Some(Instant(1_080)));
+    assert_eq!(schedule.next_timeout(), Some(Instant(1_160)));
     let after = Some(Cursor(vec![7]));
-    assert_eq!(schedule.on_time(Instant(1_080)), [HandoffEffect::Take { target: TARGET, after, limit: 32 }]);
+    assert_eq!(schedule.on_time(Instant(1_160)), [HandoffEffect::Take { target: TARGET, after, limit: 32 }]);
 }
 
 #[test]
@@ -93,8 +93,8 @@ fn a_target_that_slows_down_gets_less_at_a_time() {
     let mut schedule = taking();
     let sent = deliveries(&schedule.on_page(&TARGET, page(&["a"], Some(1)), to_target, Instant(1_000)));
     schedule.on_acknowledged(sent[0], &TARGET, Instant(1_400));
-    assert_eq!(schedule.next_timeout(), Some(Instant(1_800)));
-    assert!(matches!(schedule.on_time(Instant(1_800))[..], [HandoffEffect::Take { limit: 8, .. }]));
+    assert_eq!(schedule.next_timeout(), Some(Instant(2_600)));
+    assert!(matches!(schedule.on_time(Instant(2_600))[..], [HandoffEffect::Take { limit: 8, .. }]));
 }
 
 #[test]
