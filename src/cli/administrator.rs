@@ -26,7 +26,8 @@ impl Session {
         let Some(keypair) = self.target.admin_key(&node) else {
             return self.client.administer(order).await.map_err(|error| self.explain(error));
         };
-        let session = self.target.at(&node).connect_as(Some(keypair)).await?;
+        let member = self.client.view().members.get(&node).map(|member| member.profile.addresses.clone());
+        let session = self.target.at(&node, &member.unwrap_or_default()).connect_as(Some(keypair)).await?;
         if session.client.home() != node {
             let detail = "another node answered this time; name the one you mean with --node".to_owned();
             return Err(CliError::NoNode { detail });
@@ -43,11 +44,16 @@ impl Target {
         dirs.filter_map(|dir| identity::load(&dir.join(ADMIN_KEY_FILE)).ok().flatten()).next()
     }
 
-    /// The same, without the addresses that are known to be other nodes'.
-    fn at(&self, node: &NodeId) -> Target {
+    /// The same, without the addresses that are known to be other nodes'. Where the network was asked, it is `told` that
+    /// count: those which the node tells of itself, because the network may answer otherwise this time.
+    fn at(&self, node: &NodeId, told: &[String]) -> Target {
         let is_of_other = |peer: PeerId| identity::node_id(&peer) != Some(*node);
-        let nodes = self.nodes.iter().filter(|address| !peer_of(address).is_some_and(is_of_other));
-        Target { nodes: nodes.cloned().collect(), ..self.clone() }
+        let mut nodes = self.nodes.clone();
+        nodes.retain(|address| !peer_of(address).is_some_and(is_of_other));
+        if nodes.is_empty() {
+            nodes = told.iter().filter_map(|text| text.parse().ok()).collect();
+        }
+        Target { mdns: self.mdns && nodes.is_empty(), nodes, ..self.clone() }
     }
 }
 
@@ -123,6 +129,10 @@ mod tests {
         let at = |number| format!("/ip4/127.0.0.1/tcp/{number}").parse::<Multiaddr>().unwrap();
         let of = |number| at(u16::from(number)).with(Protocol::P2p(identity::peer_id(&samples::node(number)).unwrap()));
         let target = Target { nodes: vec![of(1), of(2), at(3)], ..target(dir.path()) };
-        assert_eq!(target.at(&samples::node(2)).nodes, [of(2), at(3)]);
+        assert_eq!(target.at(&samples::node(2), &[at(4).to_string()]).nodes, [of(2), at(3)]);
+        let found = Target { nodes: Vec::new(), mdns: true, ..target };
+        let again = found.at(&samples::node(2), &[at(4).to_string()]);
+        assert_eq!((again.nodes, again.mdns), (vec![at(4)], false));
+        assert!(found.at(&samples::node(2), &[]).mdns);
     }
 }
