@@ -3,8 +3,9 @@
 //! A [`HintSchedule`] knows for whom this node keeps hints, and who of them can be reached. It walks through the hints of
 //! a target in **rounds**: a page is taken from the store, sent, and what was durably acknowledged is dropped; then the
 //! next page. After each page it rests three times as long as the page took: several holders may deliver to one target at a
-//! time, which has its clients to serve as well. The slower it gets, the longer they rest. What a round leaves behind, because it was refused or has changed meanwhile, is
-//! for the next one; the machine is done with a target when a round finds nothing.
+//! time, which has its clients to serve as well. The slower it gets, the longer they rest. What a round leaves behind,
+//! because it was refused or has changed meanwhile, is for the next one; the machine is done with a target when a round
+//! finds nothing.
 //!
 //! A hint whose target is no longer in the key's row goes to all of the row instead, and is dropped once a majority of it
 //! has it.
@@ -401,8 +402,9 @@ impl Target {
 /// The first page is small: whoever has just come back has enough to do.
 const PAGE_SIZE_FIRST: usize = 16;
 const PAGE_SIZE_MIN: usize = 1;
-/// A page fits one message and one transaction of the target, and is no large part of either.
-const PAGE_SIZE_MAX: usize = 64;
+/// A page fits one message and one transaction of the target, and is no large part of either: whoever reads or writes there
+/// waits for it.
+const PAGE_SIZE_MAX: usize = 32;
 
 /// A page that takes longer than this is halved.
 const SLOW: Duration = Duration::from_millis(100);

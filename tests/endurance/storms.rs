@@ -34,7 +34,7 @@ const IN_FLIGHT: usize = 256;
 
 /// The light load: so often somebody wants something of the target, and so often while nothing else happens.
 const PAUSE: Duration = Duration::from_millis(20);
-const IDLE_COUNT: usize = 500;
+const IDLE_COUNT: usize = 1_000;
 
 /// Longest time for all hints to be handed over.
 const DRAINED_WITHIN: Duration = Duration::from_secs(150);
@@ -73,10 +73,8 @@ fn fifty_thousand_hints_are_handed_over_while_the_target_goes_on_serving() {
     eprintln!("storm: light load at the target, idle {idle}\nstorm: light load at the target, busy {busy}");
     let status = block_on(resident(&nodes[3]).status()).unwrap();
     assert!(status.key_count >= HINTS as u64, "{} keys at the target", status.key_count);
-    // Three times is the aim at p99 as well. Where the target, its three peers and their clients share two cores, the few
-    // slowest of some hundred operations say more about the machine: they may be twice as slow again.
     assert!(busy.p50 <= idle.p50 * 3, "p50 was {:?} when idle, and is {:?}", idle.p50, busy.p50);
-    assert!(busy.p99 <= idle.p99 * 6, "p99 was {:?} when idle, and is {:?}", idle.p99, busy.p99);
+    assert!(busy.p99 <= idle.p99 * 3, "p99 was {:?} when idle, and is {:?}", idle.p99, busy.p99);
 }
 
 #[test]
