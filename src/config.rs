@@ -9,6 +9,7 @@ use crate::{
     handoff::hints::DropRule,
     ident::{Name, NodeId},
     membership::change::{Parameters, Profile},
+    merkle::branch::ItemKey,
     quorum::{QuorumRules, put::Hinting},
     replica::hints::HintLimits,
     wire::client::Scope,
@@ -112,6 +113,11 @@ impl NodeConfig {
             redial_min: Duration::from_millis(200),
             redial_max: Duration::from_secs(5),
         }
+    }
+
+    /// What items of Merkle trees are hashed with.
+    pub fn item_key(&self) -> ItemKey {
+        ItemKey::of(&self.cluster)
     }
 
     pub(crate) fn context_key(&self) -> ContextKey {

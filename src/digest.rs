@@ -36,6 +36,12 @@ pub enum Domain {
     Record,
     /// Canonical bytes of an object.
     Object,
+    /// Place of a key among those that share a tag.
+    Position,
+    /// The key under which items of Merkle trees are hashed.
+    ItemKey,
+    /// The key under which one exchange shortens digests.
+    Salt,
 }
 
 impl Domain {
@@ -52,6 +58,9 @@ impl Domain {
             Domain::Cluster => "quorate 1 cluster",
             Domain::Record => "quorate 1 record",
             Domain::Object => "quorate 1 object",
+            Domain::Position => "quorate 1 position",
+            Domain::ItemKey => "quorate 1 item key",
+            Domain::Salt => "quorate 1 salt",
         }
     }
 }

@@ -87,6 +87,7 @@ pub mod membership;
 pub mod wire;
 pub mod store;
 
+pub mod merkle;
 pub mod replica;
 pub mod quorum;
 pub mod handoff;

@@ -352,7 +352,7 @@ impl Node {
     pub fn handle_done(&mut self, now: Now, ticket: Ticket, result: Result<Done, StoreError>) {
         let Some(purpose) = self.tickets.remove(&ticket) else { return };
         match &result {
-            Ok(Done::Written { .. } | Done::Merged | Done::Saved | Done::Swept(_)) => {
+            Ok(Done::Written { .. } | Done::Merged | Done::MergedAll { .. } | Done::Saved | Done::Swept(_)) => {
                 self.records.note_store_failure(None);
             }
             // A refusal or an answer says nothing of whether the store takes writes.
@@ -363,7 +363,11 @@ impl Node {
                 | Done::Keys(_)
                 | Done::Hints(_)
                 | Done::HintTotals(_)
-                | Done::Totals { .. },
+                | Done::Totals { .. }
+                | Done::Checked(_)
+                | Done::Roots(_)
+                | Done::Answered { .. }
+                | Done::Descended { .. },
             ) => {}
             Err(StoreError::Busy { .. }) => self.counters.overloaded += 1,
             Err(error) => {

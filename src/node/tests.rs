@@ -15,7 +15,10 @@ use crate::{
         Node, SendFailure,
         effect::{Effect, Event, InboundId, News, OutboundId, Ticket},
     },
-    replica::{Work, startup::Recovered},
+    replica::{
+        Work,
+        startup::{InDoubt, Recovered},
+    },
     ring::token::PartitionCount,
     store::StoreError,
     wire::{
@@ -46,7 +49,14 @@ pub(super) fn at(milliseconds: u64) -> Now {
 pub(super) fn node(number: u8, replicas: u8, changes: Vec<Change>) -> Node {
     let mut config = NodeConfig::lan(Name::new("test").unwrap(), profile(), parameters(replicas));
     config.founding = Founding::After(WINDOW);
-    let recovered = Recovered { boot: 5, clean: true, changes, peer_lives: BTreeMap::new(), hint_targets: Vec::new() };
+    let recovered = Recovered {
+        boot: 5,
+        clean: true,
+        changes,
+        peer_lives: BTreeMap::new(),
+        hint_targets: Vec::new(),
+        in_doubt: InDoubt::Nothing,
+    };
     Node::new(config, signer(number), recovered, 7, [number; 32], at(0))
 }
 

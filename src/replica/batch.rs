@@ -6,6 +6,7 @@
 use crate::{
     causality::epochs::Life,
     clock::WallTime,
+    merkle::branch::ItemKey,
     replica::{Done, Replica, Rules, Work, apply, hints::HintLimits, startup},
     store::{Store, StoreError, WriteTxn},
 };
@@ -23,8 +24,8 @@ impl Committer {
     /// A committer for the node whose actors have the number `actor_node`.
     ///
     /// `random` must differ between the lives of a node: see [`Life`].
-    pub fn new(actor_node: u64, rules: Rules, limits: HintLimits, random: u64) -> Committer {
-        let replica = Replica { actor_node, rules, life: Life::unconfirmed(random), limits, damaged: 0 };
+    pub fn new(actor_node: u64, item_key: ItemKey, rules: Rules, limits: HintLimits, random: u64) -> Committer {
+        let replica = Replica { actor_node, item_key, rules, life: Life::unconfirmed(random), limits, damaged: 0 };
         Committer { replica, suspect: false }
     }
 

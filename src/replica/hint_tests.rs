@@ -9,7 +9,8 @@ use crate::{
         siblings::{NewValue, Object},
     },
     clock::WallTime,
-    ident::{Key, NodeId, OpId, Value},
+    ident::{Key, Name, NodeId, OpId, Value},
+    merkle::branch::ItemKey,
     replica::{
         Done, HintRule, Query, Rules, StoreCounts, Work, answer,
         batch::Committer,
@@ -35,7 +36,7 @@ impl Keeper {
     }
 
     fn with(rules: Rules, limits: HintLimits) -> Keeper {
-        let mut committer = Committer::new(1, rules, limits, 0);
+        let mut committer = Committer::new(1, ItemKey::of(&Name::new("c").unwrap()), rules, limits, 0);
         let store = MemoryStore::new();
         committer.run(&store, &[((), Work::ConfirmLife)], WallTime(0)).unwrap();
         Keeper { store, committer, now: WallTime(1_000) }

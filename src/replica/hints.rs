@@ -263,12 +263,18 @@ pub(crate) fn marked(txn: &impl ReadTxn) -> Result<Vec<Partition>, StoreError> {
     Ok(marked)
 }
 
-fn mark(txn: &mut impl WriteTxn, partition: Partition) -> Result<(), StoreError> {
+/// Marks `partition`, if it is not yet.
+pub(crate) fn mark(txn: &mut impl WriteTxn, partition: Partition) -> Result<(), StoreError> {
     let row = schema::mark_row(partition);
     match txn.get(Table::Marks, row.as_bytes())? {
         Some(_) => Ok(()),
         None => startup::save_row(txn, Table::Marks, row.as_bytes(), &()),
     }
+}
+
+/// Takes the mark of `partition` away.
+pub(crate) fn unmark(txn: &mut impl WriteTxn, partition: Partition) -> Result<(), StoreError> {
+    txn.delete(Table::Marks, schema::mark_row(partition).as_bytes()).map(drop)
 }
 
 fn drop_row(txn: &mut impl WriteTxn, target: &NodeId, row: &[u8], bytes: usize) -> Result<(), StoreError> {

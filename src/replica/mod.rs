@@ -8,11 +8,16 @@ pub mod batch;
 pub mod startup;
 pub mod values;
 pub mod hints;
+pub mod tree;
 
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod hint_tests;
+#[cfg(test)]
+mod tree_tests;
+
+use std::sync::Arc;
 
 use crate::{
     causality::{
@@ -24,13 +29,27 @@ use crate::{
     digest::Digest,
     ident::{Key, NodeId},
     membership::change::Change,
+    merkle::{
+        Comparison, answers,
+        branch::{Branch, BranchDigest, ItemKey},
+        descent::{Descent, Turn},
+        packed::{self, BranchQuestion},
+    },
     replica::{
         hints::{HintFor, HintLimits, HintPage, HintTotals, SweepFrom, Swept},
+        startup::InDoubt,
+        tree::{BucketCheck, Tree},
         values::{KeyPage, Place, WriteRefused},
     },
-    ring::token::{Partition, PartitionCount},
+    ring::{
+        partition_set::PartitionSet,
+        token::{Partition, PartitionCount},
+    },
     store::{ReadTxn, StoreError, Table, WriteTxn},
-    wire::client::Cursor,
+    wire::{
+        client::Cursor,
+        exchange::{Answer, Item, Packed, Root},
+    },
 };
 
 /// What the storage thread is asked to change.
@@ -54,6 +73,19 @@ pub enum Work {
         /// The other's object.
         object: Object,
     },
+    /// Merge what a co-owner has sent in an exchange. Never empty.
+    MergeAll(Vec<Item>),
+    /// Recompute what a bucket of the tree comes to; damaged records in it go.
+    Mend {
+        /// Its number.
+        bucket: u16,
+    },
+    /// Mark partitions: they want to be compared early.
+    Mark(Vec<Partition>),
+    /// They have been compared, or somebody else sees to it.
+    Unmark(Vec<Partition>),
+    /// Of what this store may have lost something, from now on.
+    SaveInDoubt(InDoubt),
     /// Merge an object into what is kept of it for a node that cannot be reached.
     KeepHint {
         /// For whom.
@@ -140,6 +172,63 @@ pub enum Query {
     HintTotals,
     /// How much there is, and what was done.
     Totals,
+    /// What some partitions come to.
+    Roots(PartitionSet),
+    /// Whether a co-owner is in step, and if not what is here.
+    AnswerOpening {
+        /// What the two share.
+        partitions: Arc<PartitionSet>,
+        /// How to compare.
+        comparison: Comparison,
+        /// Where they begin.
+        branch: Branch,
+        /// What the co-owner has there.
+        root: Root,
+    },
+    /// The questions of one step of a co-owner.
+    AnswerStep {
+        /// What the two share.
+        partitions: Arc<PartitionSet>,
+        /// How to compare.
+        comparison: Comparison,
+        /// The questions.
+        questions: Vec<BranchQuestion>,
+    },
+    /// The next question to a co-owner.
+    Descend {
+        /// What the two share.
+        partitions: Arc<PartitionSet>,
+        /// Where the exchange stands.
+        descent: Box<Descent>,
+        /// The answer to what was asked last.
+        answer: Option<Answer>,
+    },
+    /// Whether a bucket of the tree, and every record in it, is as it should be.
+    Check {
+        /// Its number.
+        bucket: u16,
+        /// What items are hashed with.
+        item_key: ItemKey,
+    },
+}
+
+impl Query {
+    /// Whether it may look at many rows: others do not wait for it.
+    pub fn is_long(&self) -> bool {
+        match self {
+            Query::Roots(_)
+            | Query::AnswerOpening { .. }
+            | Query::AnswerStep { .. }
+            | Query::Descend { .. }
+            | Query::Check { .. } => true,
+            Query::Object(_)
+            | Query::Keys { .. }
+            | Query::StandIn { .. }
+            | Query::Hints { .. }
+            | Query::HintTotals
+            | Query::Totals => false,
+        }
+    }
 }
 
 /// What was done on a store since its node started. Only ever rising.
@@ -167,6 +256,15 @@ pub enum Done {
     Refused(WriteRefused),
     /// A [`Work::Merge`] or [`Work::KeepHint`], whether or not it changed anything.
     Merged,
+    /// A [`Work::MergeAll`].
+    MergedAll {
+        /// How many of them changed anything.
+        changed: u64,
+        /// What their sender lacks, or has otherwise.
+        left: Vec<Item>,
+    },
+    /// A [`Work::Mend`] or [`Query::Check`].
+    Checked(BucketCheck),
     /// Changes or boot numbers are kept, or a hint is dropped or was not what it was.
     Saved,
     /// A [`Work::SweepHints`].
@@ -192,6 +290,24 @@ pub enum Done {
         /// What was done.
         counts: StoreCounts,
     },
+    /// Answer to [`Query::Roots`], ascending.
+    Roots(Vec<(Partition, BranchDigest)>),
+    /// Answer to [`Query::AnswerOpening`] and [`Query::AnswerStep`].
+    Answered {
+        /// What to tell.
+        answer: Answer,
+        /// Buckets in which something was met that is damaged.
+        damaged: Vec<u16>,
+    },
+    /// Answer to [`Query::Descend`].
+    Descended {
+        /// Where the exchange stands now.
+        descent: Box<Descent>,
+        /// What follows.
+        turn: Turn,
+        /// Buckets in which something was met that is damaged.
+        damaged: Vec<u16>,
+    },
 }
 
 /// By what rules a replica works. All but [`Rules::sound`] exist so that tests can plant a bug and see it caught.
@@ -203,6 +319,23 @@ pub struct Rules {
     pub merges: MergeRule,
     /// How hints are kept and dropped.
     pub hints: HintRule,
+    /// How the tree follows the objects.
+    pub trees: TreeRule,
+}
+
+/// See [`Rules`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TreeRule {
+    /// It covers every object, and changes with it.
+    InStep,
+    /// There is none: nothing can be compared. For measuring what it costs.
+    NoTree,
+    /// Tombstones are left out. Breaks P4: they do not reach everybody, and what they deleted comes back.
+    WithoutTombstones,
+    /// It does not follow merges. Breaks P3: differences are seen where there are none.
+    MergesForgotten,
+    /// What comes by an exchange replaces what is there. Breaks P1: concurrent writes are lost.
+    ExchangesOverwrite,
 }
 
 /// See [`Rules`].
@@ -228,7 +361,12 @@ pub enum MergeRule {
 impl Rules {
     /// The rules that keep the promises.
     pub fn sound() -> Rules {
-        Rules { epochs: EpochRule::Fresh, merges: MergeRule::KeepSiblings, hints: HintRule::Apart }
+        Rules {
+            epochs: EpochRule::Fresh,
+            merges: MergeRule::KeepSiblings,
+            hints: HintRule::Apart,
+            trees: TreeRule::InStep,
+        }
     }
 }
 
@@ -237,6 +375,8 @@ impl Rules {
 pub struct Replica {
     /// The number of the node in its actors.
     pub actor_node: u64,
+    /// What items of the tree are hashed with.
+    pub item_key: ItemKey,
     /// By what it works.
     pub rules: Rules,
     /// Its present life.
@@ -253,6 +393,24 @@ pub fn apply(txn: &mut impl WriteTxn, work: Work, replica: &mut Replica, now: Wa
     match work {
         Work::Write { place, key, context, new } => values::write(txn, &place, &key, &context, new, replica, now),
         Work::Merge { key, object } => values::merge(txn, &Place::Own, &key, object, replica, now),
+        Work::MergeAll(items) => values::merge_all(txn, items, replica, now),
+        Work::Mend { bucket } => {
+            let check = tree::mend(txn, bucket, &replica.item_key)?;
+            replica.damaged += check.damaged;
+            Ok(Done::Checked(check))
+        }
+        Work::Mark(partitions) => {
+            partitions.into_iter().try_for_each(|partition| hints::mark(txn, partition))?;
+            Ok(Done::Saved)
+        }
+        Work::Unmark(partitions) => {
+            partitions.into_iter().try_for_each(|partition| hints::unmark(txn, partition))?;
+            Ok(Done::Saved)
+        }
+        Work::SaveInDoubt(in_doubt) => {
+            startup::save_in_doubt(txn, &in_doubt)?;
+            Ok(Done::Saved)
+        }
         Work::KeepHint { hint, key, object } => values::merge(txn, &Place::Hint(hint), &key, object, replica, now),
         Work::DropHint { target, key, sent } => {
             hints::drop_as_sent(txn, &target, &key, &sent, replica.rules.hints)?;
@@ -308,5 +466,26 @@ pub fn answer(txn: &impl ReadTxn, query: &Query, now: WallTime, counts: &mut Sto
             marked: hints::marked(txn)?,
             counts: *counts,
         }),
+        Query::Roots(partitions) => tree::roots(txn, partitions).map(Done::Roots),
+        Query::AnswerOpening { partitions, comparison, branch, root } => {
+            let mut tree = Tree::new(txn, partitions);
+            let below = answers::answer_opening(&mut tree, comparison, branch, root)?;
+            let answer = match below {
+                None => Answer::Same,
+                Some(below) => Answer::Differs(Packed(packed::write_below(&below))),
+            };
+            Ok(Done::Answered { answer, damaged: tree.take_damaged(counts) })
+        }
+        Query::AnswerStep { partitions, comparison, questions } => {
+            let mut tree = Tree::new(txn, partitions);
+            let answer = Answer::Step(answers::answer_step(&mut tree, comparison, questions)?);
+            Ok(Done::Answered { answer, damaged: tree.take_damaged(counts) })
+        }
+        Query::Descend { partitions, descent, answer } => {
+            let (mut tree, mut descent) = (Tree::new(txn, partitions), descent.clone());
+            let turn = descent.next(&mut tree, answer.clone())?;
+            Ok(Done::Descended { descent, turn, damaged: tree.take_damaged(counts) })
+        }
+        Query::Check { bucket, item_key } => tree::check(txn, *bucket, item_key).map(Done::Checked),
     }
 }

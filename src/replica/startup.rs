@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     causality::epochs::Epochs,
     ident::NodeId,
     membership::change::Change,
     replica::hints,
+    ring::token::Partition,
     store::{
         ReadTxn, StoreError, Table, Walk, WriteTxn, record,
         schema::{self, FORMAT_VERSION, MetaRow},
@@ -31,6 +32,21 @@ pub struct Recovered {
     pub peer_lives: BTreeMap<NodeId, (u64, u64)>,
     /// For whom hints are kept.
     pub hint_targets: Vec<NodeId>,
+    /// Of what this store may have lost something.
+    pub in_doubt: InDoubt,
+}
+
+/// Of which partitions a store may have lost what it once acknowledged, having been wiped or restored. Until it has been
+/// compared with enough co-owners, its node answers for them as one that cannot know.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum InDoubt {
+    /// Of none.
+    #[default]
+    Nothing,
+    /// Of all, whichever they are.
+    Everything,
+    /// Of these, ascending.
+    Of(Vec<Partition>),
 }
 
 /// Begins a start of `node` on this store. Commit before anything is answered.
@@ -51,6 +67,7 @@ pub fn begin(txn: &mut impl WriteTxn, node: &NodeId) -> Result<Recovered, StoreE
         changes: load_rows(txn, Table::History)?,
         peer_lives: load_peer_lives(txn)?,
         hint_targets: hints::totals(txn)?.into_iter().map(|(target, _)| target).collect(),
+        in_doubt: load_meta(txn, MetaRow::InDoubt)?.unwrap_or_default(),
     })
 }
 
@@ -99,7 +116,12 @@ pub(crate) fn save_peer_life(txn: &mut impl WriteTxn, node: &NodeId, life: (u64,
 pub(crate) fn raise_boot(txn: &mut impl WriteTxn, seen: u64) -> Result<(), StoreError> {
     let boot = load_boot(txn)?.max(seen.saturating_add(1));
     save_meta(txn, MetaRow::BootNumber, &boot)?;
+    save_in_doubt(txn, &InDoubt::Everything)?;
     invalidate_epochs(txn)
+}
+
+pub(crate) fn save_in_doubt(txn: &mut impl WriteTxn, in_doubt: &InDoubt) -> Result<(), StoreError> {
+    save_meta(txn, MetaRow::InDoubt, in_doubt)
 }
 
 /// Checks that the store is in our format and of this node, and makes a new store so.

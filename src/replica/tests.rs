@@ -11,6 +11,7 @@ use crate::{
         change::{ChangeKind, Parameters, Signer},
         history::History,
     },
+    merkle::branch::ItemKey,
     replica::{
         Done, MergeRule, Query, Rules, StoreCounts, Work, answer,
         batch::Committer,
@@ -33,6 +34,10 @@ fn totals(key_count: u64) -> Done {
     Done::Totals { key_count, hints: Vec::new(), marked: Vec::new(), counts: StoreCounts::default() }
 }
 
+fn item_key() -> ItemKey {
+    ItemKey::of(&Name::new("c").unwrap())
+}
+
 const NOW: WallTime = WallTime(1_000);
 const ME: NodeId = NodeId([1; 32]);
 const OTHER: NodeId = NodeId([2; 32]);
@@ -50,7 +55,7 @@ impl Replica {
     }
 
     fn with(node: NodeId, rules: Rules) -> Replica {
-        let committer = Committer::new(node.to_actor_number(), rules, LIMITS, 0);
+        let committer = Committer::new(node.to_actor_number(), item_key(), rules, LIMITS, 0);
         let mut replica = Replica { store: MemoryStore::new(), committer, counts: StoreCounts::default() };
         replica.run(Work::ConfirmLife).unwrap();
         replica
@@ -432,7 +437,7 @@ fn a_stop_right_after_a_commit_that_failed_is_clean_and_yet_gives_the_epochs_up(
     assert_eq!(replica.run(lost), Err(broken()));
     replica.stop();
     assert!(replica.start(&ME).unwrap().clean);
-    replica.committer = Committer::new(ME.to_actor_number(), Rules::sound(), LIMITS, 1);
+    replica.committer = Committer::new(ME.to_actor_number(), item_key(), Rules::sound(), LIMITS, 1);
     replica.run(Work::ConfirmLife).unwrap();
     replica.stored("k", &nothing(), 3, b"c");
     assert_ne!(replica.dots("k")[0].actor, replica.dots("k")[1].actor);

@@ -20,17 +20,18 @@ use crate::{
     clock::WallTime,
     ident::Key,
     limits::{OBJECT_LIMIT_BYTES, SCAN_PAGE_MAX, SIBLING_COUNT_MAX},
+    merkle::branch::ItemHash,
     replica::{
-        Done, HintRule, MergeRule, Replica,
+        Done, HintRule, MergeRule, Replica, TreeRule,
         hints::{self, HintFor},
-        startup,
+        startup, tree,
     },
     ring::token::{self, Token},
     store::{
         ReadTxn, StoreError, Table, Walk, WriteTxn, record,
         schema::{self, RowKey},
     },
-    wire::client::Cursor,
+    wire::{client::Cursor, exchange::Item},
 };
 
 /// Most rows that one page of a scan looks at, so that a prefix which matches nothing costs bounded work.
@@ -105,8 +106,16 @@ pub(crate) struct Record {
 struct Held {
     object: Object,
     local: Local,
-    /// Length of the stored record, damaged or not; none when there is none.
-    stored_bytes: Option<usize>,
+    /// The stored record, damaged or not; none when there is none.
+    stored: Option<Stored>,
+}
+
+/// What there was of a record before it is written anew.
+#[derive(Clone, Copy)]
+struct Stored {
+    bytes: usize,
+    /// What the tree knows it by; nothing when it is damaged.
+    hash: Option<ItemHash>,
 }
 
 /// The object and local record of `key`, if there are any that are whole.
@@ -132,7 +141,7 @@ pub fn write(
     now: WallTime,
 ) -> Result<Done, StoreError> {
     let (table, row) = place.row_of(key, replica.rules.hints);
-    let Held { mut object, mut local, stored_bytes } = hold(txn, table, &row, now, &mut replica.damaged)?;
+    let Held { mut object, mut local, stored } = hold(txn, table, &row, now, &mut replica.damaged)?;
     let seen = match new {
         Some(new) => {
             if let Some(dot) = object.sibling_of(new.op).map(|sibling| sibling.dot) {
@@ -155,7 +164,12 @@ pub fn write(
             context.clone()
         }
     };
-    match save(txn, place, (table, &row), stored_bytes, &object, local, replica)? {
+    if object == Object::default() && stored.is_none() && *place == Place::Own {
+        // What was never written leaves nothing behind when it is deleted: no merge would carry it to anybody.
+        return Ok(Done::Written { object, seen });
+    }
+    let kept = Kept { object: &object, local, by: By::Write };
+    match save(txn, (place, key), (table, &row), stored, kept, replica)? {
         Ok(()) => Ok(Done::Written { object, seen }),
         Err(refused) => Ok(Done::Refused(refused)),
     }
@@ -171,8 +185,51 @@ pub fn merge(
     replica: &mut Replica,
     now: WallTime,
 ) -> Result<Done, StoreError> {
+    match merge_at(txn, place, key, incoming, replica, now)? {
+        Ok(_) => Ok(Done::Merged),
+        Err(refused) => Ok(Done::Refused(refused)),
+    }
+}
+
+/// Merges what a co-owner has sent, item by item. Tells how many of them changed anything, and what the sender lacks of them
+/// or has otherwise.
+pub fn merge_all(
+    txn: &mut impl WriteTxn,
+    items: Vec<Item>,
+    replica: &mut Replica,
+    now: WallTime,
+) -> Result<Done, StoreError> {
+    let (mut changed, mut left) = (0, Vec::new());
+    for Item { key, object } in items {
+        if replica.rules.trees == TreeRule::ExchangesOverwrite {
+            remove(txn, &key)?;
+        }
+        let merged = merge_at(txn, &Place::Own, &key, object.clone(), replica, now)?;
+        let merged = merged.expect("only hints are refused");
+        changed += u64::from(merged.changed);
+        if merged.object != object {
+            left.push(Item { key, object: merged.object });
+        }
+    }
+    Ok(Done::MergedAll { changed, left })
+}
+
+/// What there is after a merge.
+struct Merged {
+    object: Object,
+    changed: bool,
+}
+
+fn merge_at(
+    txn: &mut impl WriteTxn,
+    place: &Place,
+    key: &Key,
+    incoming: Object,
+    replica: &mut Replica,
+    now: WallTime,
+) -> Result<Result<Merged, WriteRefused>, StoreError> {
     let (table, row) = place.row_of(key, replica.rules.hints);
-    let Held { mut object, mut local, stored_bytes } = hold(txn, table, &row, now, &mut replica.damaged)?;
+    let Held { mut object, mut local, stored } = hold(txn, table, &row, now, &mut replica.damaged)?;
     let mut epochs = startup::load_epochs(txn)?;
     let before = epochs;
     epochs.rule = replica.rules.epochs;
@@ -183,11 +240,25 @@ pub fn merge(
         object.keep_youngest();
     }
     // A hint is kept even of an object that was never written: its holder answers for it.
-    changed |= stored_bytes.is_none() && matches!(place, Place::Hint(_));
-    if changed && let Err(refused) = save(txn, place, (table, &row), stored_bytes, &object, local, replica)? {
-        return Ok(Done::Refused(refused));
+    changed |= stored.is_none() && matches!(place, Place::Hint(_));
+    if changed {
+        let kept = Kept { object: &object, local, by: By::Merge };
+        if let Err(refused) = save(txn, (place, key), (table, &row), stored, kept, replica)? {
+            return Ok(Err(refused));
+        }
     }
-    Ok(Done::Merged)
+    Ok(Ok(Merged { object, changed }))
+}
+
+/// Takes the row of `key` away, and its item out of the tree.
+fn remove(txn: &mut impl WriteTxn, key: &Key) -> Result<(), StoreError> {
+    let token = Token::of(key);
+    let row = schema::object_row(token.0, key);
+    let hash = txn.get(Table::Objects, row.as_bytes())?.and_then(tree::stored_hash);
+    if txn.delete(Table::Objects, row.as_bytes())? {
+        tree::note_change(txn, token, hash, None)?;
+    }
+    Ok(())
 }
 
 /// One page of the keys that begin with `prefix` and have a visible sibling.
@@ -238,50 +309,92 @@ pub fn list_keys(
     Ok(KeyPage { keys, next })
 }
 
+/// The record in a row of objects or hints, if it is whole.
 pub(crate) fn decode(table: Table, row: &[u8], sealed: &[u8]) -> Option<Record> {
     let body = record::open(table, row, sealed).ok()?;
+    let (_, body) = body.split_at_checked(hash_bytes(table))?;
     cbor4ii::serde::from_slice(body).ok()
 }
 
-fn hold(txn: &impl ReadTxn, table: Table, row: &RowKey, now: WallTime, damaged: &mut u64) -> Result<Held, StoreError> {
-    let new = Local { own_epoch: None, since: now };
-    let Some(sealed) = txn.get(table, row.as_bytes())? else {
-        return Ok(Held { object: Object::default(), local: new, stored_bytes: None });
-    };
-    let record = decode(table, row.as_bytes(), sealed);
-    *damaged += u64::from(record.is_none());
-    let Record { object, local } = record.unwrap_or_else(|| Record { object: Object::default(), local: new });
-    Ok(Held { object, local, stored_bytes: Some(sealed.len()) })
-}
-
-fn save(
-    txn: &mut impl WriteTxn,
-    place: &Place,
-    (table, row): (Table, &RowKey),
-    stored_bytes: Option<usize>,
-    object: &Object,
-    local: Local,
-    replica: &Replica,
-) -> Result<Result<(), WriteRefused>, StoreError> {
+/// The body of a record: of an object, its hash in the tree comes first.
+pub(crate) fn encode(table: Table, hash: ItemHash, object: &Object, local: Local) -> Vec<u8> {
     /// [`Record`] without owning its object.
     #[derive(Serialize)]
     struct RecordRef<'a> {
         object: &'a Object,
         local: Local,
     }
-    let body =
-        cbor4ii::serde::to_vec(Vec::new(), &RecordRef { object, local }).expect("encoding into memory cannot fail");
-    let sealed = record::seal(table, row.as_bytes(), &body);
+    let mut body = hash.0.to_be_bytes().to_vec();
+    body.truncate(hash_bytes(table));
+    cbor4ii::serde::to_vec(body, &RecordRef { object, local }).expect("encoding into memory cannot fail")
+}
+
+/// How many bytes of a body are the hash of its item.
+fn hash_bytes(table: Table) -> usize {
+    if table == Table::Objects { tree::ITEM_HASH_BYTES } else { 0 }
+}
+
+fn hold(txn: &impl ReadTxn, table: Table, row: &RowKey, now: WallTime, damaged: &mut u64) -> Result<Held, StoreError> {
+    let new = Local { own_epoch: None, since: now };
+    let Some(sealed) = txn.get(table, row.as_bytes())? else {
+        return Ok(Held { object: Object::default(), local: new, stored: None });
+    };
+    let record = decode(table, row.as_bytes(), sealed);
+    *damaged += u64::from(record.is_none());
+    let stored = Stored { bytes: sealed.len(), hash: record.as_ref().and_then(|_| tree::stored_hash(sealed)) };
+    let Record { object, local } = record.unwrap_or_else(|| Record { object: Object::default(), local: new });
+    Ok(Held { object, local, stored: Some(stored) })
+}
+
+/// What is to be kept of a key.
+struct Kept<'a> {
+    object: &'a Object,
+    local: Local,
+    by: By,
+}
+
+/// How an object came about.
+#[derive(Clone, Copy, PartialEq)]
+enum By {
+    Write,
+    Merge,
+}
+
+fn save(
+    txn: &mut impl WriteTxn,
+    (place, key): (&Place, &Key),
+    (table, row): (Table, &RowKey),
+    stored: Option<Stored>,
+    Kept { object, local, by }: Kept<'_>,
+    replica: &Replica,
+) -> Result<Result<(), WriteRefused>, StoreError> {
+    let rule = replica.rules.trees;
+    let is_item = table == Table::Objects && rule != TreeRule::NoTree;
+    let hash = if is_item { replica.item_key.hash(key, object) } else { ItemHash(0) };
+    let sealed = record::seal(table, row.as_bytes(), &encode(table, hash, object, local));
     match place {
         Place::Hint(hint) if table == Table::Hints => {
-            if let Err(refused) = hints::count_in(txn, hint, stored_bytes, sealed.len(), local.since, &replica.limits)?
-            {
+            let before = stored.map(|stored| stored.bytes);
+            if let Err(refused) = hints::count_in(txn, hint, before, sealed.len(), local.since, &replica.limits)? {
                 return Ok(Err(refused));
             }
         }
         Place::Hint(_) | Place::Own => {}
     }
-    txn.put(table, row.as_bytes(), &sealed).map(Ok)
+    txn.put(table, row.as_bytes(), &sealed)?;
+    if !is_item || rule == TreeRule::MergesForgotten && by == By::Merge {
+        return Ok(Ok(()));
+    }
+    let token = Token::of(key);
+    match stored {
+        Some(Stored { hash: None, .. }) => tree::note_loss(txn, token)?,
+        Some(Stored { hash: Some(_), .. }) | None => {
+            let before = stored.and_then(|stored| stored.hash);
+            let is_left_out = rule == TreeRule::WithoutTombstones && object.is_tombstone();
+            tree::note_change(txn, token, before, (!is_left_out).then_some(hash))?;
+        }
+    }
+    Ok(Ok(()))
 }
 
 fn check_limits(object: &Object) -> Result<(), WriteRefused> {

@@ -27,6 +27,7 @@ use crate::{
     ring::token::{Partition, PartitionCount, Token},
 };
 
+pub mod partition_set;
 pub mod token;
 
 #[cfg(test)]

@@ -207,7 +207,8 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let recovered = recover(&store, &signer.node_id(), &settings)?;
     let administrator = identity::signer_of(&identity::load_or_create(&settings.data_dir.join(ADMIN_KEY_FILE))?);
     let actor_node = signer.node_id().to_actor_number();
-    let storage = Storage::start(store, settings.durability, actor_node, settings.node.hint_limits)?;
+    let storage =
+        Storage::start(store, settings.durability, actor_node, settings.node.item_key(), settings.node.hint_limits)?;
 
     let mut translator = Translator::new(&keypair, &network_config(&settings), settings.join.clone())?;
     translator.listen(&settings.listen, &last_ports(&recovered, &keypair)).await?;

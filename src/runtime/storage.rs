@@ -19,6 +19,7 @@ use futures::executor::block_on;
 
 use crate::{
     limits::BATCH_COUNT_MAX,
+    merkle::branch::ItemKey,
     node::effect::Ticket,
     replica::{Done, Query, Rules, StoreCounts, Work, answer, batch::Committer, hints::HintLimits},
     runtime::clock::wall_time,
@@ -65,6 +66,7 @@ impl Storage {
         store: LmdbStore,
         durability: Durability,
         actor_node: u64,
+        item_key: ItemKey,
         limits: HintLimits,
     ) -> io::Result<Storage> {
         let (works, work_queue) = sync_channel(QUEUE_COUNT_MAX);
@@ -74,7 +76,7 @@ impl Storage {
         let counts = Arc::new(Mutex::new(StoreCounts::default()));
         let writer = Writer {
             store: Arc::clone(&store),
-            committer: Committer::new(actor_node, Rules::sound(), limits, rand::random()),
+            committer: Committer::new(actor_node, item_key, Rules::sound(), limits, rand::random()),
             durability,
             queue: work_queue,
             report: report.clone(),

@@ -41,12 +41,22 @@ pub enum Table {
     HintTotals,
     /// One row per partition that was left incomplete knowingly, and wants to be compared early.
     Marks,
+    /// One row per bucket of the Merkle tree that has items: what they come to.
+    Trees,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Table; 7] =
-        [Table::Meta, Table::Objects, Table::History, Table::Peers, Table::Hints, Table::HintTotals, Table::Marks];
+    pub const ALL: [Table; 8] = [
+        Table::Meta,
+        Table::Objects,
+        Table::History,
+        Table::Peers,
+        Table::Hints,
+        Table::HintTotals,
+        Table::Marks,
+        Table::Trees,
+    ];
 
     /// Its place in [`Table::ALL`]. Never changes: it is in the checksums on people's disks.
     pub const fn number(self) -> u8 {
@@ -58,6 +68,7 @@ impl Table {
             Table::Hints => 4,
             Table::HintTotals => 5,
             Table::Marks => 6,
+            Table::Trees => 7,
         }
     }
 }

@@ -8,6 +8,7 @@
 //! | [`Table::Hints`] | target, 32 bytes ‖ token, 8 bytes ‖ the client's key | by target, then as objects |
 //! | [`Table::HintTotals`] | target, 32 bytes | by target |
 //! | [`Table::Marks`] | partition, 2 bytes | by partition |
+//! | [`Table::Trees`] | bucket, 2 bytes | by bucket, as the objects in it |
 //! | [`Table::Meta`] | a fixed name | none that matters |
 //!
 //! Numbers are big-endian, so that the order of bytes is the order of numbers. Rows of objects in the order of their
@@ -23,6 +24,7 @@
 //! [`Table::Hints`]: crate::store::Table::Hints
 //! [`Table::HintTotals`]: crate::store::Table::HintTotals
 //! [`Table::Marks`]: crate::store::Table::Marks
+//! [`Table::Trees`]: crate::store::Table::Trees
 //! [`Table::Meta`]: crate::store::Table::Meta
 
 use std::fmt;
@@ -34,7 +36,7 @@ use crate::{
 };
 
 /// Version of all layouts in this file. A store of another version is not opened.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The key of a row; on the stack, at most [`ROW_BYTES_MAX`] long.
 #[derive(Clone, Copy)]
@@ -58,6 +60,8 @@ pub enum MetaRow {
     Owner,
     /// When it was made.
     Created,
+    /// Of which partitions it may have lost something.
+    InDoubt,
 }
 
 impl RowKey {
@@ -79,13 +83,14 @@ impl RowKey {
 
 impl MetaRow {
     /// All of them.
-    pub const ALL: [MetaRow; 6] = [
+    pub const ALL: [MetaRow; 7] = [
         MetaRow::FormatVersion,
         MetaRow::Epochs,
         MetaRow::BootNumber,
         MetaRow::CleanStop,
         MetaRow::Owner,
         MetaRow::Created,
+        MetaRow::InDoubt,
     ];
 
     /// The key of its row. Never changes: it is on people's disks.
@@ -97,6 +102,7 @@ impl MetaRow {
             MetaRow::CleanStop => b"clean stop",
             MetaRow::Owner => b"owner",
             MetaRow::Created => b"created",
+            MetaRow::InDoubt => b"in doubt",
         }
     }
 }
@@ -164,6 +170,16 @@ pub fn mark_row(partition: Partition) -> RowKey {
 /// The partition of a row of marks; `None` when the bytes are not such a row's key.
 pub fn parse_mark_row(row_key: &[u8]) -> Option<Partition> {
     row_key.try_into().ok().map(u16::from_be_bytes).map(Partition)
+}
+
+/// The row of what the items of bucket number `bucket` come to.
+pub fn bucket_row(bucket: u16) -> RowKey {
+    RowKey::of([&bucket.to_be_bytes()])
+}
+
+/// The number of the bucket of such a row; `None` when the bytes are not such a row's key.
+pub fn parse_bucket_row(row_key: &[u8]) -> Option<u16> {
+    row_key.try_into().ok().map(u16::from_be_bytes)
 }
 
 impl AsRef<[u8]> for RowKey {
@@ -242,6 +258,7 @@ mod tests {
         let hint = hint_row(&node, 42, &longest);
         assert_eq!(hint.as_bytes().len(), ROW_BYTES_MAX);
         assert_eq!(parse_hint_row(hint.as_bytes()), Some((node, 42, longest.as_bytes())));
+        assert_eq!(parse_bucket_row(bucket_row(700).as_bytes()), Some(700));
         assert_eq!(parse_mark_row(mark_row(Partition(700)).as_bytes()), Some(Partition(700)));
     }
 
@@ -256,6 +273,7 @@ mod tests {
         assert_eq!(parse_peer_row(&[0; 33]), None);
         assert_eq!(parse_hint_row(&[0; 40]), None, "a key is never empty");
         assert_eq!(parse_mark_row(&[0; 3]), None);
+        assert_eq!(parse_bucket_row(&[0; 1]), None);
     }
 
     #[test]

@@ -12,7 +12,10 @@ use crate::{
     digest::Digest,
     ident::{Key, Name, NodeId, OpId, Value},
     membership::change::{Change, Parameters, Profile, Summary},
-    wire::administration::{Alert, HintStatus, Order},
+    wire::{
+        administration::{Alert, HintStatus, Order},
+        bytes,
+    },
 };
 
 /// How many replicas must answer. Clamped to the members there are; the answer then says `degraded`.
@@ -438,29 +441,4 @@ impl ClientRequest {
 
 fn maybe(maybe_stored: bool) -> &'static str {
     if maybe_stored { "; the value may have been stored" } else { "" }
-}
-
-/// Byte strings as CBOR byte strings and not as arrays of numbers.
-mod bytes {
-    use serde::{Deserializer, Serializer, de};
-
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(bytes)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        struct Bytes;
-        impl de::Visitor<'_> for Bytes {
-            type Value = Vec<u8>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a byte string")
-            }
-
-            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
-                Ok(bytes.to_vec())
-            }
-        }
-        deserializer.deserialize_bytes(Bytes)
-    }
 }

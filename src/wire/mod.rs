@@ -4,9 +4,12 @@
 //! cluster find no common protocol beyond `identify`. Within a major version fields may be added with a default;
 //! a change in meaning is a new major. Golden bytes of every message are kept in `tests/wire_format`.
 
+mod bytes;
+
 pub mod client;
 pub mod administration;
 pub mod quorum;
+pub mod exchange;
 
 use crate::ident::Name;
 
@@ -18,6 +21,11 @@ pub fn quorum_protocol(cluster: &Name) -> String {
 /// Name of the protocol between clients and members of the cluster called `cluster`.
 pub fn client_protocol(cluster: &Name) -> String {
     format!("/quorate/client/1/{}", escape(cluster))
+}
+
+/// Name of the protocol by which members of the cluster called `cluster` compare what they hold.
+pub fn exchange_protocol(cluster: &Name) -> String {
+    format!("/quorate/merkle/1/{}", escape(cluster))
 }
 
 /// The gossipsub topic on which the cluster called `cluster` announces membership changes.

@@ -96,7 +96,13 @@ impl Machine {
         let now = self.now(true_ms);
         let random = u64::from_be_bytes(seed[..8].try_into().expect("eight bytes"));
         let node = Node::new(self.config.clone(), self.signer.clone(), recovered, self.life, seed, now);
-        let committer = Committer::new(self.id.to_actor_number(), self.rules, self.config.hint_limits, random);
+        let committer = Committer::new(
+            self.id.to_actor_number(),
+            self.config.item_key(),
+            self.rules,
+            self.config.hint_limits,
+            random,
+        );
         self.process = Some(Process { node, queue: Vec::new(), is_committing: false, committer });
         Ok(())
     }

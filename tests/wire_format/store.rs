@@ -3,7 +3,8 @@
 use quorate::{
     causality::{epochs::Life, seen::Seen},
     clock::WallTime,
-    ident::{Key, NodeId},
+    ident::{Key, Name, NodeId},
+    merkle::branch::ItemKey,
     replica::{
         Done, Query, Replica, Rules, StoreCounts, Work, answer, apply,
         hints::{HintFor, HintLimits},
@@ -42,6 +43,8 @@ const NAMES: &[&str] = &[
     "row-hint",
     "row-hint-totals",
     "row-mark",
+    "row-tree-merged",
+    "row-tree-written",
 ];
 
 /// Each row of the store: its record, sealed for its key.
@@ -109,8 +112,9 @@ fn filled() -> MemoryStore {
     let mut life = Life::unconfirmed(0);
     life.confirm();
     let actor_node = OWNER.to_actor_number();
+    let item_key = ItemKey::of(&Name::new("fixtures").unwrap());
     let limits = HintLimits { target_bytes: 200, total_bytes: 200 };
-    let mut replica = Replica { actor_node, rules: Rules::sound(), life, limits, damaged: 0 };
+    let mut replica = Replica { actor_node, item_key, rules: Rules::sound(), life, limits, damaged: 0 };
     for work in works {
         apply(&mut txn, work, &mut replica, NOW).unwrap();
     }
