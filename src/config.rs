@@ -9,7 +9,7 @@ use crate::{
     handoff::hints::DropRule,
     ident::{Name, NodeId},
     membership::change::{Parameters, Profile},
-    merkle::branch::ItemKey,
+    merkle::{CompareRule, branch::ItemKey},
     quorum::{QuorumRules, put::Hinting},
     replica::hints::HintLimits,
     wire::client::Scope,
@@ -42,6 +42,12 @@ pub struct NodeConfig {
     pub digest_above_bytes: u32,
     /// Whether reads repair replicas that were behind.
     pub read_repair: bool,
+    /// Whether replicas are compared, and made equal, in the background and on demand.
+    pub anti_entropy: AntiEntropy,
+    /// Each pair of co-owners is compared once in this time. 10 min: what no hint and no read has repaired is repaired then.
+    pub exchange_interval: Duration,
+    /// How much an exchange sends and receives in a second, in bytes, objects included.
+    pub exchange_bytes_per_second: u64,
     /// Whose copies and answers count where a request does not say `strict`.
     pub scope: Scope,
     /// Whether nodes keep hints for each other.
@@ -69,13 +75,24 @@ pub struct NodeRules {
     pub quorum: QuorumRules,
     /// When a hint is dropped.
     pub handoff: DropRule,
+    /// Which branches of trees are compared.
+    pub compare: CompareRule,
 }
 
 impl NodeRules {
     /// The rules that keep the promises.
     pub fn sound() -> NodeRules {
-        NodeRules { quorum: QuorumRules::sound(), handoff: DropRule::Acknowledged }
+        NodeRules { quorum: QuorumRules::sound(), handoff: DropRule::Acknowledged, compare: CompareRule::All }
     }
+}
+
+/// Whether replicas are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AntiEntropy {
+    /// As often as the interval says, and on demand.
+    On,
+    /// Never, and what others ask is refused.
+    Off,
 }
 
 /// Whether and when a node that finds nobody founds a cluster.
@@ -102,6 +119,9 @@ impl NodeConfig {
             repair_window: Duration::from_millis(500),
             digest_above_bytes: 4 << 10,
             read_repair: true,
+            anti_entropy: AntiEntropy::On,
+            exchange_interval: Duration::from_secs(600),
+            exchange_bytes_per_second: 32 << 20,
             scope: Scope::Sloppy,
             hinting: Hinting::On,
             // A day of a million small writes for one node; four such nodes.

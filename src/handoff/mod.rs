@@ -3,3 +3,4 @@
 //! Source: DeCandia et al., "Dynamo" (SOSP 2007), section 4.6.
 
 pub mod hints;
+pub mod exchanges;

@@ -94,6 +94,11 @@ impl View {
         rows.filter(|other| other != node).collect()
     }
 
+    /// Names everything that the history says of who serves what: its foundings and the label.
+    pub fn placement_digest(&self) -> Digest {
+        Digest::of(Domain::Partition, &[&self.foundings.0, &self.label.0])
+    }
+
     /// Names everything that the history says of `partition`: its foundings and the label.
     ///
     /// Quorums count only answers given under one and the same digest.

@@ -131,7 +131,7 @@ impl Node {
         self.alerts.opinions = opinions;
     }
 
-    fn name_of(&self, node: &NodeId) -> String {
+    pub(super) fn name_of(&self, node: &NodeId) -> String {
         self.view.members.get(node).map_or_else(|| format!("{node:?}"), |member| member.profile.name.to_string())
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     wire::{
         administration::Alert,
         client::ClientResponse,
+        exchange::{Answer, Question},
         quorum::{Request, Response},
     },
 };
@@ -27,6 +28,14 @@ pub struct InboundId(pub u64);
 /// One request of a client under way; the shell's name for where its answer goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub u64);
+
+/// One exchange that this node began. Never used twice by a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExchangeId(pub u64);
+
+/// One exchange that a peer began; the shell's name for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InboundExchange(pub u64);
 
 /// Who a client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,6 +94,26 @@ pub enum Effect {
         /// The answer.
         response: ClientResponse,
     },
+    /// Ask a peer the first or the next question of an exchange; one `handle_exchange` follows.
+    Ask {
+        /// Names it.
+        exchange: ExchangeId,
+        /// Whom.
+        to: NodeId,
+        /// What.
+        question: Question,
+    },
+    /// Answer the last question of an exchange that a peer began.
+    AnswerExchange {
+        /// Names it.
+        exchange: InboundExchange,
+        /// What.
+        answer: Answer,
+    },
+    /// An exchange begun here is over.
+    EndExchange(ExchangeId),
+    /// An exchange that a peer began is over once what was said last is sent.
+    EndInboundExchange(InboundExchange),
     /// Announce a membership change to everyone.
     Publish(Change),
     /// Connect to a node that was seen or is a member.
@@ -132,6 +161,36 @@ pub enum Event {
     AlertRaised(Alert),
     /// It is over.
     AlertCleared(Alert),
+}
+
+/// What comes of exchanges.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ExchangeNews {
+    /// A peer asks, the first time or again. `Effect::AnswerExchange` follows once.
+    Asked {
+        /// The peer.
+        from: NodeId,
+        /// Names the exchange.
+        exchange: InboundExchange,
+        /// What.
+        question: Question,
+    },
+    /// A peer has ended its exchange, or is gone.
+    AskerGone(InboundExchange),
+    /// The answer to what was asked last.
+    Answered {
+        /// Names the exchange.
+        exchange: ExchangeId,
+        /// What.
+        answer: Answer,
+    },
+    /// There will be no answer. The exchange is over.
+    Failed {
+        /// Names the exchange.
+        exchange: ExchangeId,
+        /// The peer has too many of them.
+        is_busy: bool,
+    },
 }
 
 /// What the network tells a node unasked.

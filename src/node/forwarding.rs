@@ -30,6 +30,8 @@ impl Node {
             | ClientRequest::Status
             | ClientRequest::Hints
             | ClientRequest::Alerts
+            | ClientRequest::Exchanges
+            | ClientRequest::Roots
             | ClientRequest::Administer(_) => return false,
         };
         let reached = row.nodes.iter().filter(|node| **node == self.me || self.is_reachable(now, node)).count();

@@ -57,6 +57,7 @@ impl Node {
         let jitter = self.fraction();
         self.schedule.on_up(node, jitter, now.instant);
         self.arm_handoff();
+        self.on_exchange_peer_up(now, node);
     }
 
     /// A page of hints may be due.
@@ -117,19 +118,21 @@ impl Node {
     pub(super) fn on_rows_changed(&mut self, now: Now) {
         self.schedule.on_rows_changed(now.instant);
         self.arm_handoff();
+        self.on_shares_changed(now);
     }
 
     /// Looks how old hints are.
     pub(super) fn look_at_hints(&mut self, now: Now) {
         let interval = (self.config.hint_ttl / 20).clamp(LOOK_INTERVAL_MIN, LOOK_INTERVAL_MAX);
         self.alarms.set(Alarm::LookAtHints, now.instant + interval);
-        self.query(TicketUse::HintTotals, Query::HintTotals);
+        self.query(TicketUse::HintTotals, Query::Totals);
     }
 
     /// What hints come to, as the store has just told. Those with old ones are looked through: the totals only know that
     /// none is older.
     pub(super) fn on_hint_totals(&mut self, now: Now, result: Result<Done, StoreError>) {
-        let Ok(Done::HintTotals(totals)) = result else { return };
+        let Ok(Done::Totals { hints: totals, marked, .. }) = result else { return };
+        self.on_marks_seen(now, &marked);
         for (target, _) in &totals {
             // Delivery should know of all of them; if it does not, it does now.
             if self.schedule.progress(target, now.instant).is_none() {
@@ -189,6 +192,14 @@ impl Node {
                 return self.answer(Asker::Client(client), response);
             }
             Order::DeliverHints { target } => self.schedule.on_wanted(target.as_ref(), now.instant),
+            Order::Repair { scope, is_traced } => {
+                let response = match self.begin_repair(now, scope, is_traced) {
+                    Ok(()) => ClientResponse::Administered,
+                    Err(failure) => ClientResponse::Failed(failure),
+                };
+                return self.answer(Asker::Client(client), response);
+            }
+            Order::Check => self.begin_check(now),
             Order::PauseHints => self.schedule.on_paused(),
             Order::ResumeHints => self.schedule.on_resumed(now.instant),
             Order::DropHints { target } => {

@@ -137,6 +137,7 @@ impl Node {
         self.watch(now);
         self.look_at_hints(now);
         self.begin_dialling(now);
+        self.on_shares_changed(now);
         match self.config.founding {
             Founding::After(window) if self.records.history.is_empty() => {
                 self.alarms.set(Alarm::Found, now.instant + window);
@@ -438,6 +439,7 @@ impl Node {
             self.tell(Event::StoreIsOld { seen });
             let before = std::mem::replace(&mut self.records.boot, seen + 1);
             self.store(TicketUse::Boot { before }, Work::RaiseBoot { seen });
+            self.on_store_old();
         }
         self.confirm_life();
     }

@@ -5,13 +5,22 @@
 //! re-arms one timer. Equal inputs give equal effects: the node draws randomness from its own seeded generator only.
 
 pub mod effect;
+pub mod counters;
 mod history;
 mod operations;
+mod questions;
 mod writing;
 mod reading;
 mod forwarding;
 mod peer;
 mod handoff;
+mod exchanging;
+mod exchange_sizes;
+mod repairing;
+mod marking;
+mod answering;
+mod doubt;
+mod checking;
 mod alerts;
 mod status;
 mod upkeep;
@@ -39,9 +48,18 @@ use crate::{
     },
     node::{
         alerts::Alerts,
-        effect::{Caller, ClientId, Effect, Event, InboundId, News, OutboundId, Ticket},
+        answering::Answering,
+        checking::Checking,
+        counters::Counters,
+        doubt::Doubt,
+        effect::{
+            Caller, ClientId, Effect, Event, ExchangeId, ExchangeNews, InboundExchange, InboundId, News, OutboundId,
+            Ticket,
+        },
+        exchanging::Exchanging,
         handoff::Sweep,
         history::Records,
+        marking::Marks,
         operations::{Asker, OpNumber, Operations},
         upkeep::{Alarm, Dialling},
     },
@@ -63,78 +81,6 @@ pub enum SendFailure {
     Unknown,
 }
 
-/// What the node counts; plain numbers, only ever rising.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counters {
-    /// Writes and reads this node coordinated.
-    pub coordinated: u64,
-    /// Requests forwarded to another coordinator.
-    pub forwarded: u64,
-    /// Requests refused because a bound was reached.
-    pub overloaded: u64,
-    /// Replicas sent a repair after a read.
-    pub repaired: u64,
-    /// Repairs not sent because too much was under way.
-    pub repairs_shed: u64,
-    /// Membership changes refused.
-    pub changes_refused: u64,
-    /// Answers given under another history.
-    pub other_history: u64,
-    /// Hints kept here for others, each merge into one counted.
-    pub hints_kept: u64,
-    /// Hints refused because a bound was reached.
-    pub hints_refused: u64,
-    /// Hints delivered and acknowledged.
-    pub hints_delivered: u64,
-    /// Hints given up for their age, damage, or an administrator's word.
-    pub hints_given_up: u64,
-    /// Reads for which one more node was asked because somebody took longer than usual.
-    pub reads_hedged: u64,
-    /// Times a member was found to be up, suspect or down when it had been something else.
-    pub opinions_changed: u64,
-    /// Dials of members.
-    pub dials: u64,
-}
-
-impl Counters {
-    /// Each with its name, as programs know it.
-    pub fn to_list(&self) -> Vec<(String, u64)> {
-        let Counters {
-            coordinated,
-            forwarded,
-            overloaded,
-            repaired,
-            repairs_shed,
-            changes_refused,
-            other_history,
-            hints_kept,
-            hints_refused,
-            hints_delivered,
-            hints_given_up,
-            reads_hedged,
-            opinions_changed,
-            dials,
-        } = *self;
-        let list = [
-            ("coordinated", coordinated),
-            ("forwarded", forwarded),
-            ("overloaded", overloaded),
-            ("repaired", repaired),
-            ("repairs_shed", repairs_shed),
-            ("changes_refused", changes_refused),
-            ("other_history", other_history),
-            ("hints_kept", hints_kept),
-            ("hints_refused", hints_refused),
-            ("hints_delivered", hints_delivered),
-            ("hints_given_up", hints_given_up),
-            ("reads_hedged", reads_hedged),
-            ("opinions_changed", opinions_changed),
-            ("dials", dials),
-        ];
-        list.into_iter().map(|(name, number)| (name.to_owned(), number)).collect()
-    }
-}
-
 /// A node of the cluster, member or about to become one.
 ///
 /// **Inputs**: the `handle_*` functions. **Effects**: [`Node::poll_effect`]. **Time**: [`Node::next_timeout`]; inputs
@@ -150,6 +96,11 @@ pub struct Node {
     view: View,
     liveness: Liveness,
     schedule: HintSchedule,
+    exchanging: Exchanging,
+    marks: Marks,
+    answering: Answering,
+    checking: Checking,
+    doubt: Doubt,
     alerts: Alerts,
     /// The other members of the rows this node is in.
     co_owners: BTreeSet<NodeId>,
@@ -184,6 +135,8 @@ enum TicketUse {
     PeerRead { inbound: InboundId, partition: Partition, whole_bytes_max: u32 },
     /// A peer's merge; what it merges into may be kept for another.
     PeerMerge { inbound: InboundId, partition: Partition, target: Option<NodeId> },
+    /// Marks that a peer has passed on.
+    PeerMark(InboundId),
     /// A page of the hints for a target.
     HintPage(NodeId),
     /// A hint that is to be merged here.
@@ -192,6 +145,18 @@ enum TicketUse {
     HintTotals,
     /// A look through hints for those to be given up.
     Sweep(Sweep),
+    /// The next turn of an exchange begun here.
+    Descend(ExchangeId),
+    /// What an answer in such an exchange brought.
+    TakenIn(ExchangeId),
+    /// What to tell in an exchange that another began.
+    AnswerExchange(InboundExchange),
+    /// What a question in such an exchange brought.
+    GivenIn(InboundExchange),
+    /// A look at a bucket of the tree.
+    Check(u16),
+    /// The mending of one.
+    Mend(u16),
     /// Membership changes on their way into the history.
     Changes,
     /// A later start of this node that others have seen; `before` is the number it went by.
@@ -212,10 +177,17 @@ impl TicketUse {
             TicketUse::Read(_)
             | TicketUse::Answer(_)
             | TicketUse::PeerRead { .. }
+            | TicketUse::PeerMark(_)
             | TicketUse::HintPage(_)
             | TicketUse::HintHere(_)
             | TicketUse::HintTotals
             | TicketUse::Sweep(_)
+            | TicketUse::Descend(_)
+            | TicketUse::TakenIn(_)
+            | TicketUse::AnswerExchange(_)
+            | TicketUse::GivenIn(_)
+            | TicketUse::Check(_)
+            | TicketUse::Mend(_)
             | TicketUse::Changes
             | TicketUse::Boot { .. }
             | TicketUse::PeerLife(_)
@@ -239,6 +211,8 @@ enum Purpose {
     Reconcile,
     Repair,
     Hint(Delivery),
+    /// Another is to compare these partitions early.
+    Mark,
 }
 
 impl Node {
@@ -255,6 +229,7 @@ impl Node {
     ) -> Node {
         let me = signer.node_id();
         let schedule = HintSchedule::new(recovered.hint_targets.iter().copied(), config.rules.handoff);
+        let doubt = Doubt::new(&recovered.in_doubt);
         let records = Records::new(&config, recovered, instance);
         let view = View::fold(records.history());
         let co_owners = view.co_owners(&me);
@@ -267,6 +242,11 @@ impl Node {
             view,
             liveness: Liveness::new(),
             schedule,
+            exchanging: Exchanging::new(config.exchange_interval),
+            marks: Marks::default(),
+            answering: Answering::default(),
+            checking: Checking::default(),
+            doubt,
             alerts: Alerts::default(),
             co_owners,
             identified: BTreeSet::new(),
@@ -307,6 +287,11 @@ impl Node {
         self.liveness.opinion(node, now.instant)
     }
 
+    /// How many partitions it holds that it cannot vouch for.
+    pub fn doubted_partition_count(&self) -> usize {
+        self.doubted_partitions()
+    }
+
     /// What has been counted so far.
     pub fn counters(&self) -> Counters {
         self.counters
@@ -344,6 +329,7 @@ impl Node {
             Purpose::Operation(number) => self.on_operation_response(now, number, to, result),
             Purpose::Reconcile => self.on_reconcile_response(now, to, result),
             Purpose::Repair => {}
+            Purpose::Mark => self.on_marks_passed_on(to, &result),
             Purpose::Hint(delivery) => self.on_hint_answered(now, delivery, to, result),
         }
     }
@@ -389,14 +375,33 @@ impl Node {
                 self.on_peer_read(inbound, partition, whole_bytes_max, result);
             }
             TicketUse::PeerMerge { inbound, partition, .. } => self.on_peer_merged(inbound, partition, result),
+            TicketUse::PeerMark(inbound) => self.on_peer_marked(inbound, result),
             TicketUse::HintPage(target) => self.on_hint_page(now, &target, result),
             TicketUse::HintHere(delivery) => self.on_hint_here(now, delivery, result),
             TicketUse::HintTotals => self.on_hint_totals(now, result),
             TicketUse::Sweep(sweep) => self.on_swept(now, sweep, result),
+            TicketUse::Descend(exchange) => self.on_turn(now, exchange, result),
+            TicketUse::TakenIn(exchange) => self.on_taken_in(now, exchange, result),
+            TicketUse::AnswerExchange(exchange) => self.on_answer_found(now, exchange, result),
+            TicketUse::GivenIn(exchange) => self.on_given_in(now, exchange, result),
+            TicketUse::Check(bucket) => self.on_checked(now, bucket, result),
+            TicketUse::Mend(bucket) => self.on_mended(now, bucket, result),
             TicketUse::Changes => self.on_changes_saved(now, result),
             TicketUse::Boot { before } if result.is_err() => self.on_boot_not_raised(before),
             TicketUse::PeerLife(peer) if result.is_err() => self.on_peer_life_not_saved(&peer),
             TicketUse::Boot { .. } | TicketUse::PeerLife(_) | TicketUse::Unwatched => {}
+        }
+    }
+
+    /// Something has come of an exchange. Ignored when the node has lost interest.
+    pub fn handle_exchange(&mut self, now: Now, news: ExchangeNews) {
+        match news {
+            ExchangeNews::Asked { from, exchange, question } => {
+                self.on_exchange_question(now, from, exchange, question)
+            }
+            ExchangeNews::AskerGone(exchange) => self.on_asker_gone(exchange),
+            ExchangeNews::Answered { exchange, answer } => self.on_exchange_answer(now, exchange, answer),
+            ExchangeNews::Failed { exchange, is_busy } => self.on_exchange_failed(now, exchange, is_busy),
         }
     }
 

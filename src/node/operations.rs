@@ -6,12 +6,11 @@ use crate::{
     causality::{seen::Seen, siblings::NewValue},
     clock::{Instant, Now},
     ident::{Key, NodeId},
-    limits::{DEADLINE_MAX, OPERATION_COUNT_MAX, SCAN_PAGE_MAX},
+    limits::{DEADLINE_MAX, OPERATION_COUNT_MAX},
     membership::liveness::Opinion,
     node::{
-        Node, SendFailure, TicketUse,
+        Node, SendFailure,
         effect::{ClientId, Effect, InboundId},
-        status,
         upkeep::Alarm,
     },
     quorum::{
@@ -19,8 +18,7 @@ use crate::{
         get::{GetEffect, GetOp, GetPlan, Held},
         put::{Hinting, PutEffect, PutOp},
     },
-    replica::{Done, Query},
-    store::StoreError,
+    replica::Query,
     wire::{
         client::{ClientRequest, ClientResponse, Consistency, Failure, ReadFrom, Scope},
         quorum::{Refusal, Response},
@@ -200,28 +198,6 @@ impl Node {
         self.on_get_effects(now, number, effects);
     }
 
-    /// The store has answered what is the whole answer to a client.
-    pub(super) fn on_answer_read(&mut self, now: Now, number: OpNumber, result: Result<Done, StoreError>) {
-        let Some(Operation { asker, key, state: State::Asking(request), .. }) = self.end(number) else { return };
-        let response = match (result, request) {
-            (Ok(Done::Keys(page)), _) => status::keys(page),
-            (Ok(Done::Totals { key_count, hints, marked, counts }), _) => {
-                self.on_totals_seen(&hints);
-                ClientResponse::Status(self.status(now, key_count, &marked, counts))
-            }
-            (Ok(Done::HintTotals(hints)), _) => self.hints_answer(now, &hints),
-            (Ok(Done::Object(object)), _) => self.local_answer(now, &key, object),
-            (Ok(_), _) => unreachable!("a query is answered by what was asked"),
-            (Err(error @ StoreError::Busy { .. }), _) => {
-                ClientResponse::Failed(Failure::Overloaded { detail: error.to_string() })
-            }
-            (Err(error), _) => {
-                ClientResponse::Failed(Failure::StoreFailed { detail: error.to_string(), maybe_stored: false })
-            }
-        };
-        self.answer(asker, response);
-    }
-
     /// An operation's time is up.
     pub(super) fn on_operation_due(&mut self, now: Now, number: OpNumber) {
         let Some(operation) = self.operations.by_number.get(&number) else { return };
@@ -299,44 +275,6 @@ impl Node {
         self.operations.by_number.keys().copied().collect()
     }
 
-    fn begin_keyless(&mut self, now: Now, asker: Asker, request: ClientRequest) {
-        let due = now.instant + DEADLINE_MAX;
-        let nothing = Key::new(b"-").expect("one byte is a key");
-        match request {
-            ClientRequest::History(summary) => {
-                let response = ClientResponse::History(self.changes_since(&summary));
-                self.answer(asker, response);
-            }
-            ClientRequest::Status => self.ask_store(asker, nothing, due, request, Query::Totals),
-            ClientRequest::Hints => self.ask_store(asker, nothing, due, request, Query::HintTotals),
-            ClientRequest::Alerts => {
-                let response = ClientResponse::Alerts(self.alerts.standing());
-                self.answer(asker, response);
-            }
-            ClientRequest::Administer(_) => {
-                let detail = "ask the node itself; such an order is not passed on".to_owned();
-                self.answer(asker, ClientResponse::Failed(Failure::NotPermitted { detail }));
-            }
-            ClientRequest::Scan(ref scan) => {
-                let limit = usize::from(scan.limit).clamp(1, SCAN_PAGE_MAX);
-                let query = Query::Keys { prefix: scan.prefix.clone(), after: scan.after.clone(), limit };
-                self.ask_store(asker, nothing, due, request, query);
-            }
-            ClientRequest::Put(_)
-            | ClientRequest::Delete(_)
-            | ClientRequest::Get(_)
-            | ClientRequest::Inspect { .. } => {
-                unreachable!("these have a key")
-            }
-        }
-    }
-
-    fn ask_store(&mut self, asker: Asker, key: Key, due: Instant, request: ClientRequest, query: Query) {
-        let origin = Origin { asker, due, maybe_stored: false };
-        let number = self.begin_operation(origin, key, State::Asking(request));
-        self.query_by(Some(due), TicketUse::Answer(number), query);
-    }
-
     /// A node whose store takes no writes lets others coordinate them, while there are others. What was passed on to it is
     /// tried here all the same: that it is refused tells the sender to go on.
     fn may_coordinate(&self, asker: Asker, request: &ClientRequest) -> bool {
@@ -411,6 +349,8 @@ impl Node {
             | ClientRequest::Status
             | ClientRequest::Hints
             | ClientRequest::Alerts
+            | ClientRequest::Exchanges
+            | ClientRequest::Roots
             | ClientRequest::Administer(_) => {
                 unreachable!("these have no key")
             }
@@ -429,6 +369,8 @@ impl Node {
             | ClientRequest::Status
             | ClientRequest::Hints
             | ClientRequest::Alerts
+            | ClientRequest::Exchanges
+            | ClientRequest::Roots
             | ClientRequest::Administer(_) => Scope::Strict,
         };
         if self.config.scope == Scope::Strict { Scope::Strict } else { asked }

@@ -19,6 +19,9 @@ use crate::{
     wire::quorum::{Refusal, Request, Response},
 };
 
+/// Most partitions that one request marks.
+const MARKS_MAX: usize = 4_096;
+
 impl Node {
     pub(super) fn answer_peer(&mut self, now: Now, from: NodeId, inbound: InboundId, due: Instant, request: Request) {
         if let Request::Reconcile(reconcile) = request {
@@ -58,6 +61,12 @@ impl Node {
                 let ticket = TicketUse::PeerMerge { inbound, partition, target: None };
                 self.store_by(Some(due), ticket, Work::Merge { key, object });
             }
+            Request::Mark { partitions } => {
+                let held: Vec<Partition> =
+                    partitions.into_iter().filter(|it| self.holds(*it)).take(MARKS_MAX).collect();
+                self.on_marks_seen(now, &held);
+                self.store_by(Some(due), TicketUse::PeerMark(inbound), Work::Mark(held));
+            }
             Request::Reconcile(_) => unreachable!("answered above"),
         }
     }
@@ -69,8 +78,11 @@ impl Node {
         whole_bytes_max: u32,
         result: Result<Done, StoreError>,
     ) {
+        let is_in_doubt = self.doubt.is_about(partition);
         let partition = self.view.partition_digest(partition);
         let response = match result {
+            // It may have lost what it once acknowledged: what it has proves nothing.
+            Ok(Done::Object(_) | Done::Known(_)) if is_in_doubt => Response::Unknown { partition },
             Ok(Done::Object(object) | Done::Known(Some(object))) if object.size_bytes() > whole_bytes_max as usize => {
                 Response::Digest { digest: object.digest(), partition }
             }
@@ -98,6 +110,19 @@ impl Node {
             Err(_) => Response::Refused(Refusal::StoreFailed),
         };
         self.respond(inbound, response);
+    }
+
+    pub(super) fn on_peer_marked(&mut self, inbound: InboundId, result: Result<Done, StoreError>) {
+        let response = match result {
+            Ok(_) => Response::Marked,
+            Err(StoreError::Busy { .. }) => Response::Refused(Refusal::Overloaded),
+            Err(_) => Response::Refused(Refusal::StoreFailed),
+        };
+        self.respond(inbound, response);
+    }
+
+    fn holds(&self, partition: Partition) -> bool {
+        self.view.ring.as_ref().is_some_and(|ring| ring.row(partition).contains(&self.me))
     }
 
     fn refuse(&mut self, inbound: InboundId, refusal: Refusal) {

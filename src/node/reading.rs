@@ -47,7 +47,9 @@ impl Node {
     pub(super) fn on_read_here(&mut self, now: Now, number: OpNumber, result: Result<Done, StoreError>) {
         let Some(operation) = self.operations.by_number.get(&number) else { return };
         let (me, partition) = (self.me, self.partition_digest(&operation.key));
+        let is_in_doubt = self.partition_of(&operation.key).is_some_and(|it| self.doubt.is_about(it));
         self.with_get(now, number, |op, reach| match result {
+            Ok(Done::Object(_) | Done::Known(_)) if is_in_doubt => op.on_unknown(&me, partition, reach),
             Ok(Done::Object(object) | Done::Known(Some(object))) => {
                 op.on_held(&me, Held::Object(object), partition, reach)
             }

@@ -5,11 +5,17 @@ use crate::{
     clock::Now,
     ident::{Key, NodeId},
     membership::liveness::Opinion,
+    merkle::branch::BranchDigest,
     node::Node,
     replica::{StoreCounts, values::KeyPage},
     ring::token::Partition,
-    wire::client::{
-        ClientResponse, InspectedReplica, InspectedState, Inspection, Keys, LocalRecord, MemberStatus, Reach, Status,
+    wire::{
+        administration::{ExchangeReport, RootStatus},
+        client::{
+            ClientResponse, InspectedReplica, InspectedState, Inspection, Keys, LocalRecord, MemberStatus, Reach,
+            Status,
+        },
+        exchange::Root,
     },
 };
 
@@ -44,6 +50,8 @@ impl Node {
             hint_count: self.alerts.hints().iter().map(|(_, totals)| totals.count).sum(),
             hint_bytes: self.alerts.hints().iter().map(|(_, totals)| totals.bytes).sum(),
             marked_partitions: u32::try_from(marked.len()).expect("at most 65 536 partitions"),
+            filling_partitions: u32::try_from(self.doubted_partitions()).expect("at most 65 536 partitions"),
+            pairs: self.pair_statuses(now),
             alert_count: u32::try_from(self.alerts.standing().len()).expect("two for each member, and two"),
             counters: self.counters.to_list(),
         }
@@ -52,13 +60,35 @@ impl Node {
     /// What this node's own store holds under `key`.
     pub(super) fn local_answer(&self, now: Now, key: &Key, object: Object) -> ClientResponse {
         let replica = self.row_of(key).is_some_and(|row| row.nodes.contains(&self.me));
+        let filled = replica && self.partition_of(key).is_some_and(|partition| !self.doubt.is_about(partition));
         match self.found(now, key, &object, false) {
             ClientResponse::Found(mut found) => {
-                found.local = Some(LocalRecord { replica, filled: replica, clock: object.clock().clone() });
+                found.local = Some(LocalRecord { replica, filled, clock: object.clock().clone() });
                 ClientResponse::Found(found)
             }
             other => other,
         }
+    }
+
+    /// What this node's partitions come to.
+    pub(super) fn roots_answer(&self, roots: Vec<(Partition, BranchDigest)>) -> ClientResponse {
+        let status = |(partition, digest): (Partition, BranchDigest)| RootStatus {
+            partition,
+            count: digest.count,
+            root: Root(digest.sum.to_be_bytes()),
+            filled: !self.doubt.is_about(partition),
+        };
+        ClientResponse::Roots(roots.into_iter().map(status).collect())
+    }
+
+    /// How comparing stands.
+    pub(super) fn exchanges_answer(&self, now: Now) -> ClientResponse {
+        ClientResponse::Exchanges(ExchangeReport {
+            pairs: self.pair_statuses(now),
+            under_way: u32::try_from(self.exchanging.under_way()).unwrap_or(u32::MAX),
+            repair: self.repair_status(now),
+            check: self.check_status(),
+        })
     }
 
     fn reach(&self, now: Now, node: &NodeId) -> Reach {

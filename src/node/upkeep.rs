@@ -14,7 +14,7 @@ use crate::{
     membership::change::Summary,
     node::{
         Node, SendFailure, TicketUse,
-        effect::{Effect, OutboundId, SeedIndex},
+        effect::{Effect, ExchangeId, OutboundId, SeedIndex},
         operations::OpNumber,
     },
     replica::Work,
@@ -40,8 +40,14 @@ pub(super) enum Alarm {
     Slow(OpNumber),
     /// A page of hints is due.
     Handoff,
-    /// Look how old hints are.
+    /// Look how old hints are, and whether partitions are marked.
     LookAtHints,
+    /// An exchange may be due.
+    Exchange,
+    /// An exchange goes on, or has waited long enough for an answer.
+    Turn(ExchangeId),
+    /// The next bucket is to be looked at.
+    Check,
     /// Compare histories with somebody.
     Reconcile,
     /// Look whether anybody has fallen silent.
@@ -115,6 +121,9 @@ impl Node {
             Alarm::Slow(number) => self.on_operation_slow(now, number),
             Alarm::Handoff => self.on_handoff_alarm(now),
             Alarm::LookAtHints => self.look_at_hints(now),
+            Alarm::Exchange => self.begin_due_exchange(now),
+            Alarm::Turn(exchange) => self.on_turn_due(now, exchange),
+            Alarm::Check => self.check_next(now),
             Alarm::Reconcile => {
                 self.alarms.set(Alarm::Reconcile, now.instant + self.config.reconcile_interval);
                 self.reconcile_with_anyone(now);
@@ -187,6 +196,7 @@ impl Node {
     pub(super) fn on_lost(&mut self, now: Now, node: NodeId) {
         self.liveness.on_lost(node, now.instant);
         self.schedule.on_down(&node);
+        self.on_exchange_peer_lost(&node);
         let was_identified = self.identified.remove(&node);
         let waiting: Vec<OutboundId> =
             self.outbounds.iter().filter(|(_, waiting)| waiting.to == node).map(|(outbound, _)| *outbound).collect();

@@ -15,6 +15,8 @@ mod tests;
 #[cfg(test)]
 mod hint_tests;
 #[cfg(test)]
+mod tree_stage;
+#[cfg(test)]
 mod tree_tests;
 
 use std::sync::Arc;

@@ -78,10 +78,12 @@ pub fn buckets_of(branch: &Branch) -> std::ops::RangeInclusive<u16> {
     bucket_of(Token(*tokens.start()))..=bucket_of(Token(*tokens.end()))
 }
 
-/// The hash with which the record of an object begins; nothing when it is too short for one.
+/// The hash with which the record of an object begins; nothing when it is too short for one, or when it was kept out of the
+/// tree: then there are zeros.
 pub(crate) fn stored_hash(sealed: &[u8]) -> Option<ItemHash> {
     let body = sealed.get(ENVELOPE_BYTES..)?;
-    body.first_chunk::<ITEM_HASH_BYTES>().map(|hash| ItemHash(u128::from_be_bytes(*hash)))
+    let hash = ItemHash(u128::from_be_bytes(*body.first_chunk::<ITEM_HASH_BYTES>()?));
+    (hash != ItemHash(0)).then_some(hash)
 }
 
 /// An item in the bucket of `token` was `before`, and is `after`.

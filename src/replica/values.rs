@@ -114,7 +114,8 @@ struct Held {
 #[derive(Clone, Copy)]
 struct Stored {
     bytes: usize,
-    /// What the tree knows it by; nothing when it is damaged.
+    is_damaged: bool,
+    /// What the tree knows it by, unless it is damaged.
     hash: Option<ItemHash>,
 }
 
@@ -341,7 +342,7 @@ fn hold(txn: &impl ReadTxn, table: Table, row: &RowKey, now: WallTime, damaged: 
     };
     let record = decode(table, row.as_bytes(), sealed);
     *damaged += u64::from(record.is_none());
-    let stored = Stored { bytes: sealed.len(), hash: record.as_ref().and_then(|_| tree::stored_hash(sealed)) };
+    let stored = Stored { bytes: sealed.len(), is_damaged: record.is_none(), hash: tree::stored_hash(sealed) };
     let Record { object, local } = record.unwrap_or_else(|| Record { object: Object::default(), local: new });
     Ok(Held { object, local, stored: Some(stored) })
 }
@@ -369,7 +370,8 @@ fn save(
     replica: &Replica,
 ) -> Result<Result<(), WriteRefused>, StoreError> {
     let rule = replica.rules.trees;
-    let is_item = table == Table::Objects && rule != TreeRule::NoTree;
+    let is_left_out = rule == TreeRule::NoTree || rule == TreeRule::WithoutTombstones && object.is_tombstone();
+    let is_item = table == Table::Objects && !is_left_out;
     let hash = if is_item { replica.item_key.hash(key, object) } else { ItemHash(0) };
     let sealed = record::seal(table, row.as_bytes(), &encode(table, hash, object, local));
     match place {
@@ -382,17 +384,14 @@ fn save(
         Place::Hint(_) | Place::Own => {}
     }
     txn.put(table, row.as_bytes(), &sealed)?;
-    if !is_item || rule == TreeRule::MergesForgotten && by == By::Merge {
+    if table != Table::Objects || rule == TreeRule::MergesForgotten && by == By::Merge {
         return Ok(Ok(()));
     }
     let token = Token::of(key);
     match stored {
-        Some(Stored { hash: None, .. }) => tree::note_loss(txn, token)?,
-        Some(Stored { hash: Some(_), .. }) | None => {
-            let before = stored.and_then(|stored| stored.hash);
-            let is_left_out = rule == TreeRule::WithoutTombstones && object.is_tombstone();
-            tree::note_change(txn, token, before, (!is_left_out).then_some(hash))?;
-        }
+        Some(Stored { is_damaged: true, .. }) => tree::note_loss(txn, token)?,
+        Some(Stored { hash: before, .. }) => tree::note_change(txn, token, before, is_item.then_some(hash))?,
+        None => tree::note_change(txn, token, None, is_item.then_some(hash))?,
     }
     Ok(Ok(()))
 }

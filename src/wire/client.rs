@@ -13,7 +13,7 @@ use crate::{
     ident::{Key, Name, NodeId, OpId, Value},
     membership::change::{Change, Parameters, Profile, Summary},
     wire::{
-        administration::{Alert, HintStatus, Order},
+        administration::{Alert, ExchangeReport, HintStatus, Order, PairStatus, RootStatus},
         bytes,
     },
 };
@@ -68,6 +68,10 @@ pub enum ClientRequest {
     Hints,
     /// What its administrator should know.
     Alerts,
+    /// How comparing what members hold stands at this one.
+    Exchanges,
+    /// What each partition comes to that this member holds.
+    Roots,
     /// Do something that only an administrator may ask for.
     Administer(Order),
 }
@@ -166,6 +170,10 @@ pub enum ClientResponse {
     Hints(Vec<HintStatus>),
     /// What its administrator should know, the oldest first.
     Alerts(Vec<Alert>),
+    /// How comparing what members hold stands.
+    Exchanges(ExchangeReport),
+    /// What the member's partitions come to, ascending.
+    Roots(Vec<RootStatus>),
     /// The order was carried out.
     Administered,
     /// Why not.
@@ -264,6 +272,10 @@ pub struct Status {
     pub hint_bytes: u64,
     /// Partitions left incomplete knowingly, to be compared early.
     pub marked_partitions: u32,
+    /// Partitions it holds and cannot vouch for, until it has been compared with enough others.
+    pub filling_partitions: u32,
+    /// How it and each other of its rows stand, by id.
+    pub pairs: Vec<PairStatus>,
     /// Alerts that stand.
     pub alert_count: u32,
     /// What it has counted since it started: name and number. In no order that means anything.
@@ -413,6 +425,8 @@ impl ClientRequest {
             | ClientRequest::Status
             | ClientRequest::Hints
             | ClientRequest::Alerts
+            | ClientRequest::Exchanges
+            | ClientRequest::Roots
             | ClientRequest::Administer(_) => None,
         }
     }
@@ -429,6 +443,8 @@ impl ClientRequest {
             | ClientRequest::Status
             | ClientRequest::Hints
             | ClientRequest::Alerts
+            | ClientRequest::Exchanges
+            | ClientRequest::Roots
             | ClientRequest::Administer(_) => None,
         }
     }

@@ -12,6 +12,7 @@ use crate::{
     digest::Digest,
     ident::{Key, NodeId},
     membership::change::{Change, Summary},
+    ring::token::Partition,
     wire::client::{ClientRequest, ClientResponse},
 };
 
@@ -48,6 +49,11 @@ pub enum Request {
         object: Object,
         /// The sender's partition digest.
         partition: Digest,
+    },
+    /// Compare these partitions with the rest of their rows early: they are known to differ, and I am in none of them.
+    Mark {
+        /// Which.
+        partitions: Vec<Partition>,
     },
     /// Who I am, and what my history holds; also from nodes that are no members yet.
     Reconcile(Reconcile),
@@ -98,6 +104,8 @@ pub enum Response {
         /// The answering member's partition digest.
         partition: Digest,
     },
+    /// To [`Request::Mark`]: they are marked, durably.
+    Marked,
     /// To [`Request::Reconcile`].
     Reconciled(Reconcile),
     /// Not done, and nothing changed.

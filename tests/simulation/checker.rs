@@ -54,6 +54,8 @@ pub(crate) enum Violation {
     HistoriesDiffer { node: usize, members: usize },
     /// Primaries hold different objects.
     ReplicasDiffer { key: Key },
+    /// What a bucket of a tree comes to is not what lies in it.
+    TreeUnsound { node: usize, bucket: u16 },
     /// A key could not be read when everything was well again.
     Unreadable { key: Key },
     /// A node is still busy though nothing is asked of it.
@@ -205,6 +207,14 @@ pub(crate) fn differing_replicas(cluster: &Cluster) -> Option<Violation> {
         }
     }
     None
+}
+
+/// The first bucket of a tree that is not the sum of what lies in it.
+pub(crate) fn unsound_tree(cluster: &Cluster) -> Option<Violation> {
+    cluster.machines.iter().enumerate().find_map(|(node, machine)| {
+        let bucket = machine.unsound_bucket()?;
+        Some(Violation::TreeUnsound { node, bucket })
+    })
 }
 
 /// The first node that is busy with anything but comparing histories.

@@ -12,7 +12,7 @@ use std::{
 
 use quorate::{
     clock::Instant,
-    config::{Founding, NodeConfig, NodeRules},
+    config::{AntiEntropy, Founding, NodeConfig, NodeRules},
     ident::{Key, Name, NodeId},
     membership::change::{Parameters, Profile},
     node::{
@@ -32,6 +32,7 @@ use quorate::{
 use crate::{
     checker::Checker,
     dice::Dice,
+    exchanges::{ExchangeHappening, Exchanges},
     machine::{Acknowledge, Machine, Results},
     network::{Network, Weather},
 };
@@ -47,6 +48,9 @@ pub(crate) struct Setup {
     /// What a node keeps for others, how long, and when people are told of a member; nothing for what is usual.
     pub(crate) hint_limits: Option<HintLimits>,
     pub(crate) hint_ttl: Option<Duration>,
+    pub(crate) read_repair: bool,
+    pub(crate) anti_entropy: AntiEntropy,
+    pub(crate) exchange_interval: Option<Duration>,
     pub(crate) dead_after: Option<Duration>,
     pub(crate) digest_above_bytes: Option<u32>,
     /// How many zones the nodes are spread over, one after the other; none for 0.
@@ -67,6 +71,9 @@ impl Setup {
             hinting: Hinting::On,
             hint_limits: None,
             hint_ttl: None,
+            read_repair: true,
+            anti_entropy: AntiEntropy::On,
+            exchange_interval: None,
             dead_after: None,
             digest_above_bytes: None,
             zones: 0,
@@ -101,6 +108,7 @@ pub(crate) enum Happening {
     Commit { node: usize, life: u64 },
     Committed { node: usize, life: u64, results: Results },
     Queried { node: usize, life: u64, ticket: Ticket, query: Query },
+    Exchange(ExchangeHappening),
     Start { node: usize },
     LookAround,
     Wake(u64),
@@ -141,6 +149,7 @@ pub(crate) struct Cluster {
     pub(crate) indices: BTreeMap<NodeId, usize>,
     pub(crate) inbounds: BTreeMap<InboundId, ReturnAddress>,
     pub(crate) inbound_count: u64,
+    pub(crate) exchanges: Exchanges,
     /// Which node owes an answer to a client.
     pub(crate) asked: BTreeMap<u64, usize>,
     request_count: u64,
@@ -159,6 +168,9 @@ impl Cluster {
                 config.rules = setup.node_rules;
                 config.hinting = setup.hinting;
                 config.hint_limits = setup.hint_limits.unwrap_or(config.hint_limits);
+                config.read_repair = setup.read_repair;
+                config.anti_entropy = setup.anti_entropy;
+                config.exchange_interval = setup.exchange_interval.unwrap_or(config.exchange_interval);
                 config.hint_ttl = setup.hint_ttl.unwrap_or(config.hint_ttl);
                 config.digest_above_bytes = setup.digest_above_bytes.unwrap_or(config.digest_above_bytes);
                 config.dead_after = setup.dead_after.unwrap_or(config.dead_after);
@@ -184,6 +196,7 @@ impl Cluster {
             indices,
             inbounds: BTreeMap::new(),
             inbound_count: 0,
+            exchanges: Exchanges::default(),
             asked: BTreeMap::new(),
             request_count: 0,
             trace: setup.is_traced.then(blake3::Hasher::new),
@@ -300,6 +313,7 @@ impl Cluster {
             | Happening::Commit { node, .. }
             | Happening::Committed { node, .. }
             | Happening::Queried { node, .. } => *node,
+            Happening::Exchange(happening) => happening.node(),
             Happening::Dialled { .. } | Happening::Start { .. } | Happening::LookAround | Happening::Wake(_) => {
                 return 0;
             }
@@ -351,6 +365,7 @@ impl Cluster {
                     self.input(node, |node, now| node.handle_done(now, ticket, result));
                 }
             }
+            Happening::Exchange(happening) => self.happen_in_exchange(happening),
             Happening::Start { node } => self.start(node),
             Happening::LookAround => self.look_around(),
             Happening::Wake(what) => self.outcomes.push_back(Outcome::Woken(what)),

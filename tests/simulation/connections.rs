@@ -49,6 +49,7 @@ impl Cluster {
                 self.later(delay_ms, Happening::Lost { node: peer, peer: index, generation, cause: Cause::Crash });
             }
         }
+        self.break_streams(|asker, answerer| asker == index || answerer == index);
         self.inbounds.retain(|_, address| address.answerer != index);
         let unknown: Vec<u64> =
             self.asked.iter().filter(|(_, asked)| **asked == index).map(|(number, _)| *number).collect();
@@ -101,6 +102,7 @@ impl Cluster {
         if (cause == Cause::Cut && is_over) || !self.network.lose(node, peer, generation) {
             return;
         }
+        self.break_streams(|asker, answerer| (asker, answerer) == (node, peer) || (answerer, asker) == (node, peer));
         let lost = self.machines[peer].id;
         self.input(node, |node, now| node.handle_news(now, News::Lost(lost)));
     }

@@ -63,6 +63,10 @@ impl Cluster {
                 };
                 self.outcomes.push_back(outcome);
             }
+            Effect::Ask { exchange, to, question } => self.ask_in_exchange(index, exchange, to, question),
+            Effect::AnswerExchange { exchange, answer } => self.answer_exchange(index, exchange, answer),
+            Effect::EndExchange(exchange) => self.end_exchange(index, exchange),
+            Effect::EndInboundExchange(exchange) => self.end_inbound_exchange(exchange),
             Effect::Publish(change) => {
                 for peer in (0..self.machines.len()).filter(|peer| *peer != index) {
                     for delay_ms in self.network.delays_ms(&mut self.dice) {

@@ -13,7 +13,10 @@ use quorate::{
     limits::BATCH_COUNT_MAX,
     membership::change::Signer,
     node::{Node, effect::Ticket},
-    replica::{Done, Query, Rules, StoreCounts, Work, answer, apply, batch::Committer, hints::Hint, startup, values},
+    replica::{
+        Done, Query, Rules, StoreCounts, Work, answer, apply, batch::Committer, hints::Hint, startup,
+        tree::BUCKET_COUNT, values,
+    },
     ring::Ring,
     store::{ReadTxn, Store, StoreError, Table, Walk, WriteTxn, memory::MemoryStore, schema},
 };
@@ -146,7 +149,7 @@ impl Machine {
         let busy = |(ticket, _, _)| (ticket, Err(StoreError::Busy { detail: "it came too late".to_owned() }));
         let late: Results = late.into_iter().map(busy).collect();
         let batch: Vec<(Ticket, Work)> = batch.into_iter().map(|(ticket, work, _)| (ticket, work)).collect();
-        let touched = batch.iter().filter_map(|(_, work)| key_of(work)).collect();
+        let touched = batch.iter().flat_map(|(_, work)| keys_of(work)).collect();
         let results: Results = match process.committer.run(&self.store, &batch, wall) {
             Ok(done) => done.into_iter().map(|(ticket, done)| (ticket, Ok(done))).collect(),
             Err(error) => batch.into_iter().map(|(ticket, _)| (ticket, Err(error.clone()))).collect(),
@@ -160,7 +163,7 @@ impl Machine {
     /// Keys that waiting works will touch.
     pub(crate) fn waiting_keys(&self) -> Vec<Key> {
         let works = self.process.iter().flat_map(|process| &process.queue);
-        works.filter_map(|(_, work, _)| key_of(work)).collect()
+        works.flat_map(|(_, work, _)| keys_of(work)).collect()
     }
 
     /// Answers from what is committed.
@@ -194,6 +197,15 @@ impl Machine {
             Ok(Done::Totals { hints, .. }) => hints.iter().map(|(_, totals)| totals.bytes).sum(),
             other => panic!("{other:?} are no totals"),
         }
+    }
+
+    /// The first bucket of its tree that is not what its objects come to.
+    pub(crate) fn unsound_bucket(&self) -> Option<u16> {
+        let is_sound = |bucket: &u16| {
+            let query = Query::Check { bucket: *bucket, item_key: self.config.item_key() };
+            matches!(self.query(0, &query), Ok(Done::Checked(check)) if check.is_sound())
+        };
+        (0..BUCKET_COUNT).find(|bucket| !is_sound(bucket))
     }
 
     /// Partitions it has marked to be compared early.
@@ -252,16 +264,21 @@ impl Machine {
     }
 }
 
-fn key_of(work: &Work) -> Option<Key> {
+fn keys_of(work: &Work) -> Vec<Key> {
     match work {
-        Work::Write { key, .. } | Work::Merge { key, .. } | Work::KeepHint { key, .. } => Some(key.clone()),
+        Work::Write { key, .. } | Work::Merge { key, .. } | Work::KeepHint { key, .. } => vec![key.clone()],
+        Work::MergeAll(items) => items.iter().map(|item| item.key.clone()).collect(),
         Work::DropHint { .. }
         | Work::SweepHints { .. }
         | Work::SaveChanges(_)
         | Work::SavePeerLife { .. }
         | Work::RaiseBoot { .. }
         | Work::Probe
-        | Work::ConfirmLife => None,
+        | Work::Mend { .. }
+        | Work::Mark(_)
+        | Work::Unmark(_)
+        | Work::SaveInDoubt(_)
+        | Work::ConfirmLife => Vec::new(),
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod cluster;
 mod effects;
+mod exchanges;
 mod connections;
 mod machine;
 mod network;
@@ -23,3 +24,4 @@ mod random;
 mod stage;
 mod scenarios;
 mod outages;
+mod repairs;

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use quorate::{
+    config::AntiEntropy,
     ident::NodeId,
     node::effect::Event,
     quorum::put::Hinting,
@@ -335,7 +336,8 @@ fn hints_are_bounded_refused_beyond_and_the_next_fallback_is_asked() {
 
 #[test]
 fn hints_that_grow_too_old_are_given_up_and_told_of_before() {
-    let setup = Setup { hint_ttl: Some(Duration::from_secs(20)), ..Setup::sound(4, 3) };
+    let anti_entropy = AntiEntropy::Off;
+    let setup = Setup { hint_ttl: Some(Duration::from_secs(20)), anti_entropy, ..Setup::sound(4, 3) };
     let mut cluster = Cluster::settled_with(50, &setup);
     let [a, b, _, d] = cluster.preference_list("k")[..] else { panic!("four nodes") };
     cluster.lose(&[a]);

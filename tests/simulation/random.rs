@@ -1,6 +1,6 @@
 //! Random runs, and the bugs they must find.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use quorate::{
     causality::epochs::EpochRule,
@@ -70,6 +70,21 @@ fn without_hints_the_promises_hold_as_well() {
         plan.setup.hinting = Hinting::Off;
         plan
     });
+}
+
+/// The ordinary run of `seed`, in which nothing but comparing heals.
+fn comparing_alone(seed: u64) -> Plan {
+    let mut plan = Plan::ordinary(seed);
+    plan.setup.hinting = Hinting::Off;
+    plan.setup.read_repair = false;
+    plan.setup.exchange_interval = Some(Duration::from_secs(10));
+    plan
+}
+
+#[test]
+fn comparing_alone_makes_replicas_equal() {
+    play(&seeds(30), comparing_alone);
+    play(&seeds(8), |seed| Plan { trust: Trust::OneStoreLost, ..comparing_alone(seed) });
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 fn cases() -> Vec<Case> {
     [messages::requests(), messages::responses(), messages::client_requests(), messages::client_responses()]
         .into_iter()
-        .chain([messages::parts(), store::rows()])
+        .chain([messages::exchange(), messages::parts(), store::rows()])
         .flatten()
         .collect()
 }

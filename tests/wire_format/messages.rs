@@ -14,13 +14,19 @@ use quorate::{
         change::{Change, ChangeKind, Parameters, Profile, Signer},
         history::History,
     },
-    ring::token::PartitionCount,
+    ring::token::{Partition, PartitionCount},
     wire::{
-        administration::{Alert, AlertKind, Delivery, HintStatus, Order},
+        administration::{
+            Alert, AlertKind, CheckStatus, Delivery, ExchangeReport, HintStatus, LastExchange, Order, PairStatus,
+            RepairScope, RepairStatus, RootStatus, Visited,
+        },
         client::{
             ClientRequest, ClientResponse, Consistency, Cursor, Delete, Failure, Found, FoundSibling, Get,
             InspectedReplica, InspectedState, Inspection, Keys, LocalRecord, MemberStatus, Put, Reach, ReadFrom, Scan,
             Scope, Status, Stored,
+        },
+        exchange::{
+            Answer, EXCHANGE_VERSION, ExchangeRefusal, Item, Opening, Packed, Question, Root, Step, StepAnswer,
         },
         quorum::{Reconcile, Refusal, Request, Response},
     },
@@ -35,6 +41,7 @@ pub(crate) fn requests() -> Vec<Case> {
         case("request-read", Request::Read { key: key.clone(), partition, whole_bytes_max: 4_096 }),
         case("request-merge", Request::Merge { key: key.clone(), object: object(), partition }),
         case("request-keep-hint", Request::KeepHint { target: node(9), key, object: object(), partition }),
+        case("request-mark", Request::Mark { partitions: vec![Partition(3), Partition(700)] }),
         case("request-reconcile", Request::Reconcile(reconcile())),
     ]
 }
@@ -47,6 +54,7 @@ pub(crate) fn responses() -> Vec<Case> {
         case("response-digest", Response::Digest { digest: digest(), partition }),
         case("response-unknown", Response::Unknown { partition }),
         case("response-merged", Response::Merged { partition }),
+        case("response-marked", Response::Marked),
         case("response-reconciled", Response::Reconciled(reconcile())),
         case("response-refused-overloaded", Response::Refused(Refusal::Overloaded)),
         case("response-refused-store-failed", Response::Refused(Refusal::StoreFailed)),
@@ -70,6 +78,7 @@ pub(crate) fn client_requests() -> Vec<Case> {
     let bare = Put { context: None, w: Consistency::Quorum, scope: Scope::Sloppy, ttl_ms: None, ..put.clone() };
     let get = |from| ClientRequest::Get(Get { key: key(), from, scope: Scope::Sloppy, budget_ms: 5_000 });
     let scan = Scan { prefix: b"{42}".to_vec(), after: Some(Cursor(vec![0, 1, 2, 255])), limit: 100 };
+    let repair = |scope, is_traced| ClientRequest::Administer(Order::Repair { scope, is_traced });
     let first = Scan { prefix: Vec::new(), after: None, limit: 1 };
     vec![
         case("client-put", ClientRequest::Put(put)),
@@ -97,6 +106,12 @@ pub(crate) fn client_requests() -> Vec<Case> {
         case("client-deliver-all-hints", ClientRequest::Administer(Order::DeliverHints { target: None })),
         case("client-pause-hints", ClientRequest::Administer(Order::PauseHints)),
         case("client-resume-hints", ClientRequest::Administer(Order::ResumeHints)),
+        case("client-exchanges", ClientRequest::Exchanges),
+        case("client-roots", ClientRequest::Roots),
+        case("client-repair", repair(RepairScope::Everything, true)),
+        case("client-repair-partition", repair(RepairScope::Partition(Partition(700)), false)),
+        case("client-repair-key", repair(RepairScope::Key(key()), false)),
+        case("client-check", ClientRequest::Administer(Order::Check)),
         case("client-drop-hints", ClientRequest::Administer(Order::DropHints { target: node(9) })),
     ]
 }
@@ -119,6 +134,8 @@ pub(crate) fn client_responses() -> Vec<Case> {
         case("answer-inspection", ClientResponse::Inspection(Inspection { partition: 700, row })),
         case("answer-hints", ClientResponse::Hints(hints())),
         case("answer-alerts", ClientResponse::Alerts(alerts())),
+        case("answer-exchanges", ClientResponse::Exchanges(exchanges())),
+        case("answer-roots", ClientResponse::Roots(vec![root_status()])),
         case("answer-administered", ClientResponse::Administered),
     ];
     let detail = || "why".to_owned();
@@ -264,9 +281,90 @@ fn status() -> Status {
         hint_count: 3,
         hint_bytes: 4_096,
         marked_partitions: 2,
+        filling_partitions: 5,
+        pairs: pairs(),
         alert_count: 1,
         counters: vec![("hints_kept".to_owned(), 9)],
     }
+}
+
+fn pairs() -> Vec<PairStatus> {
+    let last = [LastExchange::InStep, LastExchange::Apart, LastExchange::Failed("why".to_owned())];
+    let pair = |(last, number)| PairStatus {
+        node: node(number),
+        shared_partitions: 600,
+        agreed_ms: (number == 1).then_some(90_000),
+        last: Some(last),
+    };
+    last.into_iter().zip(1..).map(pair).collect()
+}
+
+fn exchanges() -> ExchangeReport {
+    let visited = Visited { node: node(1), branch: "/0a".to_owned(), found: "2 of its children differ".to_owned() };
+    let repair = RepairStatus {
+        number: 7,
+        scope: RepairScope::Everything,
+        peers_total: 4,
+        peers_done: 1,
+        partitions_total: 600,
+        partitions_done: 40,
+        taken: 3,
+        given: 5,
+        bytes: 70_000,
+        lasted_ms: 900,
+        is_over: false,
+        failed: vec![(node(2), "why".to_owned())],
+        trace: vec![visited],
+    };
+    let check = CheckStatus {
+        buckets_total: 4_096,
+        buckets_done: 17,
+        failed: 1,
+        records: 9_000,
+        damaged: 2,
+        misnamed: 3,
+        wrong_sums: 4,
+    };
+    ExchangeReport { pairs: pairs(), under_way: 1, repair: Some(repair), check: Some(check) }
+}
+
+fn root_status() -> RootStatus {
+    RootStatus { partition: Partition(700), count: 12, root: Root([7; 16]), filled: true }
+}
+
+/// What is said in an exchange.
+pub(crate) fn exchange() -> Vec<Case> {
+    let opening = Opening {
+        version: EXCHANGE_VERSION,
+        capabilities: 0,
+        salt: u64::MAX,
+        label: digest(),
+        partition: Some(Partition(700)),
+        branch: (0xabc0 << 48, 3),
+        root: Root([9; 16]),
+    };
+    let items = || vec![Item { key: key(), object: object() }];
+    let step = Step { questions: Packed(vec![0, 1, 0x10, 0, 1, 7, 7, 7, 7]), items: items() };
+    let answer = StepAnswer {
+        answered: 1,
+        branches: Packed(vec![0, 2, 1, 8, 8, 8, 8]),
+        items: items(),
+        next: Some(Cursor(vec![9; 9])),
+    };
+    vec![
+        case("exchange-open", Question::Open(opening)),
+        case("exchange-step", Question::Step(step)),
+        case("exchange-same", Answer::Same),
+        case("exchange-differs", Answer::Differs(Packed(vec![0]))),
+        case("exchange-answer", Answer::Step(answer)),
+        case("exchange-refused-not-an-owner", Answer::Refused(ExchangeRefusal::NotAnOwner)),
+        case("exchange-refused-other-history", Answer::Refused(ExchangeRefusal::OtherHistory)),
+        case("exchange-refused-busy", Answer::Refused(ExchangeRefusal::Busy)),
+        case("exchange-refused-unknown-version", Answer::Refused(ExchangeRefusal::UnknownVersion(1))),
+        case("exchange-refused-malformed", Answer::Refused(ExchangeRefusal::Malformed)),
+        case("exchange-refused-store-failed", Answer::Refused(ExchangeRefusal::StoreFailed)),
+        case("exchange-refused-switched-off", Answer::Refused(ExchangeRefusal::SwitchedOff)),
+    ]
 }
 
 fn hints() -> Vec<HintStatus> {

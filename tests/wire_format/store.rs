@@ -8,10 +8,13 @@ use quorate::{
     replica::{
         Done, Query, Replica, Rules, StoreCounts, Work, answer, apply,
         hints::{HintFor, HintLimits},
-        startup,
+        startup::{self, InDoubt},
         values::Place,
     },
-    ring::token::Partition,
+    ring::{
+        partition_set::PartitionSet,
+        token::{Partition, PartitionCount},
+    },
     store::{
         ReadTxn, Store, Table, Walk, WriteTxn,
         memory::{MemoryStore, Snapshot},
@@ -33,6 +36,7 @@ const NAMES: &[&str] = &[
     "row-meta-clean-stop",
     "row-meta-epochs",
     "row-meta-format-version",
+    "row-meta-in-doubt",
     "row-meta-owner",
     "row-object-merged",
     "row-object-written",
@@ -43,8 +47,7 @@ const NAMES: &[&str] = &[
     "row-hint",
     "row-hint-totals",
     "row-mark",
-    "row-tree-merged",
-    "row-tree-written",
+    "row-tree",
 ];
 
 /// Each row of the store: its record, sealed for its key.
@@ -55,18 +58,27 @@ pub(crate) fn rows() -> Vec<Case> {
     rows.into_iter()
         .zip(NAMES)
         .map(|((table, key, sealed), &name)| {
-            const FRAME: Frame = Frame { head: &[("version of the envelope", 1), ("checksum", 8)], tail: &[] };
             let (snapshot, row_key, same) = (store.snapshot(), key.clone(), sealed.clone());
             let opened = record::open(table, &key, &sealed).unwrap().to_vec();
             Case {
                 name,
                 encoded: sealed,
-                frame: FRAME,
+                frame: frame_of(table),
                 reads_back: Box::new(move |bytes| record::open(table, &key, bytes) == Ok(&opened) && bytes == same),
                 survive: Box::new(move |bytes| read_with(&snapshot, table, &row_key, bytes)),
             }
         })
         .collect()
+}
+
+/// What stands before the CBOR in a row.
+fn frame_of(table: Table) -> Frame {
+    let head: &'static [(&'static str, usize)] = match table {
+        Table::Objects => &[("version of the envelope", 1), ("checksum", 8), ("hash of the item", 16)],
+        Table::Trees => &[("version of the envelope", 1), ("checksum", 8), ("items", 8), ("sum of their hashes", 16)],
+        _ => &[("version of the envelope", 1), ("checksum", 8)],
+    };
+    Frame { head, tail: &[] }
 }
 
 #[test]
@@ -103,6 +115,7 @@ fn filled() -> MemoryStore {
     let works = [
         Work::Merge { key: key(), object: object() },
         Work::Write { place: Place::Own, key: other(), context: Seen::default(), new: Some(new(1)) },
+        Work::SaveInDoubt(InDoubt::Of(vec![Partition(3), Partition(700)])),
         Work::SaveChanges(history().iter().cloned().collect()),
         Work::SavePeerLife { node: NodeId([2; 32]), life: (9, 7) },
         Work::KeepHint { hint, key: key(), object: object() },
@@ -152,4 +165,7 @@ fn read_with(snapshot: &Snapshot, table: Table, row_key: &[u8], bytes: &[u8]) {
     }
     let all = Query::Hints { target: NodeId([3; 32]), after: None, limit: 10 };
     let _ = answer(&txn, &all, NOW, &mut StoreCounts::default());
+    let sixteen = PartitionCount::new(16).unwrap();
+    let roots = Query::Roots(PartitionSet::new(sixteen, sixteen.iter()));
+    let _ = answer(&txn, &roots, NOW, &mut StoreCounts::default());
 }

@@ -1,0 +1,215 @@
+//! The side of an exchange that is asked.
+//!
+//! Only members are answered, only under one and the same history, only of what the two share, and only few at a time.
+//! Whoever asks nonsense is left waiting ever longer.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use crate::{
+    clock::{Instant, Now},
+    config::AntiEntropy,
+    digest::Digest,
+    handoff::exchanges::Ended,
+    ident::{Key, NodeId},
+    limits::MEMBER_COUNT_MAX,
+    merkle::{Comparison, Salt, branch::Branch, packed},
+    node::{
+        Node, TicketUse,
+        effect::{Effect, InboundExchange},
+        exchange_sizes::{size_of_answer, size_of_question},
+    },
+    replica::{Done, Query, Work},
+    ring::{partition_set::PartitionSet, token::Token},
+    store::StoreError,
+    wire::exchange::{Answer, EXCHANGE_VERSION, ExchangeRefusal, Item, Opening, Question, Step},
+};
+
+/// Exchanges of others at a time.
+const ANSWERING_MAX: usize = 4;
+
+/// How long whoever asked nonsense is not answered, the first time; doubled each time.
+const PENALTY_MIN: Duration = Duration::from_secs(1);
+const PENALTY_MAX: Duration = Duration::from_secs(600);
+
+/// Exchanges that others have begun.
+#[derive(Debug, Default)]
+pub(super) struct Answering {
+    exchanges: BTreeMap<InboundExchange, Asked>,
+    /// Who asked nonsense: until when it is not answered, and how long that was.
+    offenders: BTreeMap<NodeId, (Instant, Duration)>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    from: NodeId,
+    shared: Arc<PartitionSet>,
+    comparison: Comparison,
+    /// The history under which it was opened.
+    label: Digest,
+    /// It is about all that the two share.
+    is_whole: bool,
+    /// What the store is asked once the objects that came with the questions are durable.
+    query: Option<Query>,
+    /// Objects the asker lacks, though it has just sent its own.
+    left: Vec<Item>,
+}
+
+impl Node {
+    pub(super) fn on_exchange_question(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        exchange: InboundExchange,
+        question: Question,
+    ) {
+        self.counters.exchange_bytes += size_of_question(&question);
+        let result = match question {
+            Question::Open(opening) => self.open_for(now, from, exchange, &opening),
+            Question::Step(step) => self.step_for(exchange, step),
+        };
+        if let Err(refusal) = result {
+            self.refuse_exchange(now, exchange, from, refusal);
+        }
+    }
+
+    /// Its asker has ended it, or is gone.
+    pub(super) fn on_asker_gone(&mut self, exchange: InboundExchange) {
+        self.answering.exchanges.remove(&exchange);
+    }
+
+    /// What came with a question is durable, or not.
+    pub(super) fn on_given_in(&mut self, now: Now, exchange: InboundExchange, result: Result<Done, StoreError>) {
+        let Some(asked) = self.answering.exchanges.get_mut(&exchange) else { return };
+        let from = asked.from;
+        match result {
+            Ok(Done::MergedAll { changed, left }) => {
+                self.counters.items_taken += changed;
+                asked.left = left;
+                if let Some(query) = asked.query.take() {
+                    self.query(TicketUse::AnswerExchange(exchange), query);
+                }
+            }
+            Ok(_) | Err(_) => self.refuse_exchange(now, exchange, from, ExchangeRefusal::StoreFailed),
+        }
+    }
+
+    /// The store has told what to answer, or not.
+    pub(super) fn on_answer_found(&mut self, now: Now, exchange: InboundExchange, result: Result<Done, StoreError>) {
+        let Some(asked) = self.answering.exchanges.get_mut(&exchange) else { return };
+        let (from, is_whole, shared) = (asked.from, asked.is_whole, asked.shared.clone());
+        let Ok(Done::Answered { mut answer, damaged }) = result else {
+            return self.refuse_exchange(now, exchange, from, ExchangeRefusal::StoreFailed);
+        };
+        if let Answer::Step(step) = &mut answer {
+            let left = std::mem::take(&mut asked.left);
+            let is_new = |item: &Item| !step.items.iter().any(|known| known.key == item.key);
+            let left: Vec<Item> = left.into_iter().filter(is_new).collect();
+            step.items.extend(left);
+            self.counters.items_given += step.items.len() as u64;
+        }
+        if answer == Answer::Same {
+            self.counters.exchanges_in_step += 1;
+            if is_whole {
+                self.answering.offenders.remove(&from);
+                self.end_of_exchange(now, from, &shared, Ended::InStep);
+            }
+        }
+        self.look_into(damaged);
+        self.answer_exchange(exchange, answer);
+    }
+
+    fn open_for(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        exchange: InboundExchange,
+        opening: &Opening,
+    ) -> Result<(), ExchangeRefusal> {
+        if self.config.anti_entropy == AntiEntropy::Off {
+            return Err(ExchangeRefusal::SwitchedOff);
+        }
+        if opening.version != EXCHANGE_VERSION {
+            return Err(ExchangeRefusal::UnknownVersion(EXCHANGE_VERSION));
+        }
+        if !self.view.members.contains_key(&from) {
+            return Err(ExchangeRefusal::NotAnOwner);
+        }
+        let label = self.view.placement_digest();
+        if opening.label != label {
+            self.on_other_history(now, from);
+            return Err(ExchangeRefusal::OtherHistory);
+        }
+        let Some(shared) = self.shared_with(&from, opening.partition) else {
+            return Err(ExchangeRefusal::NotAnOwner);
+        };
+        let Some(branch) = Branch::new(opening.branch.0, opening.branch.1) else {
+            return Err(ExchangeRefusal::Malformed);
+        };
+        let is_known = self.answering.exchanges.contains_key(&exchange);
+        let is_offender = self.answering.offenders.get(&from).is_some_and(|(until, _)| now.instant < *until);
+        if is_offender || (!is_known && self.answering.exchanges.len() >= ANSWERING_MAX) {
+            return Err(ExchangeRefusal::Busy);
+        }
+        let comparison = Comparison { salt: Salt::new(opening.salt), rule: self.config.rules.compare };
+        let (partitions, root) = (Arc::clone(&shared), opening.root);
+        let is_whole = opening.partition.is_none() && branch == Branch::ROOT;
+        let asked = Asked { from, shared, comparison, label, is_whole, query: None, left: Vec::new() };
+        self.answering.exchanges.insert(exchange, asked);
+        let query = Query::AnswerOpening { partitions, comparison, branch, root };
+        self.query(TicketUse::AnswerExchange(exchange), query);
+        Ok(())
+    }
+
+    fn step_for(&mut self, exchange: InboundExchange, step: Step) -> Result<(), ExchangeRefusal> {
+        let label = self.view.placement_digest();
+        let asked = self.answering.exchanges.get_mut(&exchange).ok_or(ExchangeRefusal::Malformed)?;
+        if asked.label != label {
+            return Err(ExchangeRefusal::OtherHistory);
+        }
+        let is_meant = |item: &Item| is_of(&asked.shared, &item.key);
+        if !step.items.iter().all(is_meant) {
+            return Err(ExchangeRefusal::NotAnOwner);
+        }
+        let questions = packed::read_questions(&step.questions.0).map_err(|_| ExchangeRefusal::Malformed)?;
+        let query =
+            Query::AnswerStep { partitions: Arc::clone(&asked.shared), comparison: asked.comparison, questions };
+        if step.items.is_empty() {
+            self.query(TicketUse::AnswerExchange(exchange), query);
+        } else {
+            asked.query = Some(query);
+            self.store(TicketUse::GivenIn(exchange), Work::MergeAll(step.items));
+        }
+        Ok(())
+    }
+
+    fn refuse_exchange(&mut self, now: Now, exchange: InboundExchange, from: NodeId, refusal: ExchangeRefusal) {
+        self.counters.exchanges_refused += 1;
+        if refusal == ExchangeRefusal::Malformed {
+            self.note_offence(now, from);
+        }
+        self.answering.exchanges.remove(&exchange);
+        self.answer_exchange(exchange, Answer::Refused(refusal));
+        self.effects.push_back(Effect::EndInboundExchange(exchange));
+    }
+
+    fn answer_exchange(&mut self, exchange: InboundExchange, answer: Answer) {
+        self.counters.exchange_bytes += size_of_answer(&answer);
+        self.effects.push_back(Effect::AnswerExchange { exchange, answer });
+    }
+
+    /// A peer has said in an exchange what no node of ours would say.
+    pub(super) fn note_offence(&mut self, now: Now, peer: NodeId) {
+        self.counters.exchange_offences += 1;
+        let offenders = &mut self.answering.offenders;
+        if offenders.len() >= 2 * MEMBER_COUNT_MAX {
+            offenders.clear();
+        }
+        let penalty = offenders.get(&peer).map_or(PENALTY_MIN, |(_, last)| (*last * 2).min(PENALTY_MAX));
+        offenders.insert(peer, (now.instant + penalty, penalty));
+    }
+}
+
+/// Whether `key` lies in one of `partitions`.
+pub(super) fn is_of(partitions: &PartitionSet, key: &Key) -> bool {
+    partitions.contains_token(Token::of(key))
+}

@@ -1,0 +1,443 @@
+//! The side of an exchange that asks, and when it does.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use rand_chacha::rand_core::Rng as _;
+
+use crate::{
+    clock::{Instant, Now},
+    config::AntiEntropy,
+    handoff::exchanges::{Ended, ExchangeSchedule, Pair},
+    ident::NodeId,
+    merkle::{
+        Comparison, Salt,
+        branch::{Branch, DEPTH_MAX, Position},
+        descent::{Descent, Ending, Turn},
+    },
+    node::{
+        Node, TicketUse,
+        answering::is_of,
+        effect::{Effect, ExchangeId},
+        exchange_sizes::{items_of, size_of_answer, size_of_question},
+        repairing::Repairing,
+        upkeep::Alarm,
+    },
+    replica::{Done, Query, Work},
+    ring::{
+        partition_set::PartitionSet,
+        token::{Partition, Token},
+    },
+    store::StoreError,
+    wire::{
+        administration::{LastExchange, PairStatus, RepairScope},
+        exchange::{Answer, EXCHANGE_VERSION, ExchangeRefusal, Opening, Root},
+    },
+};
+
+/// Longest time from a question to its answer. The shell gives up before that.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Exchanges begun here, and what is known of the pairs.
+#[derive(Debug)]
+pub(super) struct Exchanging {
+    pub(super) schedule: ExchangeSchedule,
+    asking: BTreeMap<ExchangeId, Asking>,
+    /// Exchanges that were asked for, before those that are due.
+    errands: VecDeque<(Instant, Errand)>,
+    pub(super) repairing: Repairing,
+    last: BTreeMap<NodeId, LastExchange>,
+}
+
+/// With whom to compare what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Errand {
+    pub(super) peer: NodeId,
+    pub(super) scope: RepairScope,
+    pub(super) is_traced: bool,
+}
+
+/// How an exchange of ours ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Both sides hold the same.
+    InStep,
+    /// Everything that differed was exchanged, and yet they do not.
+    Apart,
+    /// It came to nothing, and why.
+    Failed(String),
+}
+
+#[derive(Debug)]
+struct Asking {
+    errand: Errand,
+    shared: Arc<PartitionSet>,
+    stand: Stand,
+    /// Something was asked: the other side knows of it.
+    is_open: bool,
+    /// Objects sent and received.
+    moved: usize,
+}
+
+/// Where an exchange stands.
+#[derive(Debug)]
+enum Stand {
+    /// The store finds the next question, or takes in what an answer brought.
+    InStore(Option<(Box<Descent>, Answer)>),
+    /// The peer is to answer.
+    Asked(Box<Descent>),
+    /// The answer is there; its turn comes later, lest too much is sent in too short a time.
+    Resting(Box<Descent>, Answer),
+}
+
+impl Exchanging {
+    pub(super) fn new(interval: Duration) -> Exchanging {
+        Exchanging {
+            schedule: ExchangeSchedule::new(interval),
+            asking: BTreeMap::new(),
+            errands: VecDeque::new(),
+            repairing: Repairing::default(),
+            last: BTreeMap::new(),
+        }
+    }
+
+    /// How many exchanges are under way that were begun here.
+    pub(super) fn under_way(&self) -> usize {
+        self.asking.len()
+    }
+
+    /// Runs an errand, from `due` on.
+    pub(super) fn want(&mut self, due: Instant, errand: Errand) {
+        if !self.errands.iter().any(|(_, known)| *known == errand) {
+            self.errands.push_back((due, errand));
+        }
+    }
+
+    /// What to do now: an errand, or who is due.
+    fn next(&mut self, now: Instant) -> Option<Errand> {
+        if let Some(index) = self.errands.iter().position(|(due, _)| *due <= now) {
+            return self.errands.remove(index).map(|(_, errand)| errand);
+        }
+        let peer = self.schedule.next_due(now)?;
+        Some(Errand { peer, scope: RepairScope::Everything, is_traced: false })
+    }
+
+    /// When there is something to do next.
+    fn next_timeout(&self) -> Option<Instant> {
+        self.errands.iter().map(|(due, _)| *due).chain(self.schedule.next_timeout()).min()
+    }
+}
+
+impl Node {
+    /// The partitions that this node and `peer` share, or the one that is meant; nothing if there are none.
+    pub(super) fn shared_with(&self, peer: &NodeId, partition: Option<Partition>) -> Option<Arc<PartitionSet>> {
+        let ring = self.view.ring.as_ref()?;
+        let is_meant = |held: &Partition| partition.is_none_or(|partition| partition == *held);
+        let held = ring.held_by(&self.me).filter(is_meant).filter(|held| ring.row(*held).contains(peer));
+        let shared = PartitionSet::new(ring.partitions(), held);
+        (!shared.is_empty()).then(|| Arc::new(shared))
+    }
+
+    /// Rows have changed, or are known for the first time.
+    pub(super) fn on_shares_changed(&mut self, now: Now) {
+        let under_way: Vec<ExchangeId> = self.exchanging.asking.keys().copied().collect();
+        for exchange in under_way {
+            self.finish_exchange(now, exchange, Outcome::Failed("the history has changed meanwhile".to_owned()));
+        }
+        self.marks.forget();
+        let jitter = self.fraction();
+        self.exchanging.schedule.on_rows_changed(&self.co_owners, jitter, now.instant);
+        let up: Vec<NodeId> = self.co_owners.intersection(&self.identified).copied().collect();
+        for node in up {
+            self.on_exchange_peer_up(now, &node);
+        }
+        self.settle_doubt();
+        self.begin_due_exchange(now);
+    }
+
+    /// `node` can be asked.
+    pub(super) fn on_exchange_peer_up(&mut self, now: Now, node: &NodeId) {
+        let jitter = self.fraction();
+        self.exchanging.schedule.on_up(node, jitter, now.instant);
+        self.arm_exchanges();
+    }
+
+    /// `node` cannot be asked any more. What is under way with it fails on its own.
+    pub(super) fn on_exchange_peer_lost(&mut self, node: &NodeId) {
+        self.exchanging.schedule.on_down(node);
+        self.arm_exchanges();
+    }
+
+    /// Something is missing here: whoever shares a row is to be compared with at once.
+    pub(super) fn want_exchanges(&mut self, now: Now) {
+        let others: Vec<NodeId> = self.co_owners.iter().copied().collect();
+        for node in others {
+            self.exchanging.schedule.on_wanted(&node, now.instant);
+        }
+        self.begin_due_exchange(now);
+    }
+
+    /// Begins the next exchange, if one is wanted or due. One at a time.
+    pub(super) fn begin_due_exchange(&mut self, now: Now) {
+        while self.exchanging.asking.is_empty() && self.config.anti_entropy == AntiEntropy::On {
+            let Some(errand) = self.exchanging.next(now.instant) else { break };
+            self.begin_exchange(now, errand);
+        }
+        self.arm_exchanges();
+    }
+
+    /// Compares with a peer what the errand says. `end_of_errand` follows once.
+    fn begin_exchange(&mut self, now: Now, errand: Errand) {
+        let exchange = ExchangeId(self.number());
+        let (partition, branch) = match &errand.scope {
+            RepairScope::Everything => (None, Branch::ROOT),
+            RepairScope::Partition(partition) => (Some(*partition), Branch::ROOT),
+            RepairScope::Key(key) => {
+                let position = Position::of(Token::of(key), key.as_bytes());
+                (self.partition_of(key), Branch::around(position, DEPTH_MAX))
+            }
+        };
+        let shared = self.shared_with(&errand.peer, partition).filter(|_| self.identified.contains(&errand.peer));
+        let Some(shared) = shared else {
+            self.exchanging.schedule.on_ended(&errand.peer, Ended::Failed, 1.0, now.instant);
+            let reason = "it cannot be reached, or the two share nothing of it any more".to_owned();
+            return self.end_of_errand(now, &errand, Outcome::Failed(reason));
+        };
+        let salt = self.rng.next_u64();
+        let opening = Opening {
+            version: EXCHANGE_VERSION,
+            capabilities: 0,
+            salt,
+            label: self.view.placement_digest(),
+            partition,
+            branch: (branch.first(), branch.depth()),
+            root: Root([0; 16]),
+        };
+        let comparison = Comparison { salt: Salt::new(salt), rule: self.config.rules.compare };
+        let descent = Descent::new(opening, comparison, errand.is_traced).expect("it begins at a branch");
+        self.counters.exchanges_begun += 1;
+        let asking = Asking { errand, shared, stand: Stand::InStore(None), is_open: false, moved: 0 };
+        self.exchanging.asking.insert(exchange, asking);
+        self.descend(exchange, Box::new(descent), None);
+    }
+
+    /// The store has found what to say next, or not.
+    pub(super) fn on_turn(&mut self, now: Now, exchange: ExchangeId, result: Result<Done, StoreError>) {
+        let Some(asking) = self.exchanging.asking.get_mut(&exchange) else { return };
+        let (mut descent, turn, damaged) = match result {
+            Ok(Done::Descended { descent, turn, damaged }) => (descent, turn, damaged),
+            Ok(_) => unreachable!("a descent is answered by its next turn"),
+            Err(error) => return self.finish_exchange(now, exchange, Outcome::Failed(error.to_string())),
+        };
+        let peer = asking.errand.peer;
+        self.exchanging.repairing.note_visits(&peer, descent.take_trace());
+        match turn {
+            Turn::Ask(question) => {
+                asking.is_open = true;
+                asking.moved += items_of(&question);
+                let bytes = size_of_question(&question);
+                self.counters.exchange_bytes += bytes;
+                self.exchanging.repairing.note(&peer, 0, items_of(&question) as u64, bytes);
+                self.counters.items_given += items_of(&question) as u64;
+                asking.stand = Stand::Asked(descent);
+                self.alarms.set(Alarm::Turn(exchange), now.instant + PATIENCE);
+                self.effects.push_back(Effect::Ask { exchange, to: peer, question });
+            }
+            Turn::End(ending) => {
+                self.counters.hashes_compared += descent.progress().hashes_compared;
+                let outcome = match ending {
+                    Ending::InStep => Outcome::InStep,
+                    Ending::Apart { fruitless } => {
+                        if asking.moved == 0 {
+                            // Nothing differs, and yet something does: somebody's digest is wrong, maybe ours.
+                            self.look_into_branches(now, &fruitless);
+                        }
+                        Outcome::Apart
+                    }
+                    Ending::Malformed => {
+                        self.note_offence(now, peer);
+                        Outcome::Failed("its answer was none".to_owned())
+                    }
+                };
+                self.finish_exchange(now, exchange, outcome);
+            }
+        }
+        self.look_into(damaged);
+    }
+
+    /// A peer has answered.
+    pub(super) fn on_exchange_answer(&mut self, now: Now, exchange: ExchangeId, answer: Answer) {
+        let Some(asking) = self.exchanging.asking.get_mut(&exchange) else { return };
+        let bytes = size_of_answer(&answer);
+        self.counters.exchange_bytes += bytes;
+        let peer = asking.errand.peer;
+        self.exchanging.repairing.note(&peer, 0, 0, bytes);
+        let Stand::Asked(descent) = std::mem::replace(&mut asking.stand, Stand::InStore(None)) else { return };
+        match answer {
+            Answer::Refused(refusal) => self.on_refused(now, exchange, refusal),
+            Answer::Step(mut step) if !step.items.is_empty() => {
+                let items = std::mem::take(&mut step.items);
+                asking.moved += items.len();
+                if !items.iter().all(|item| is_of(&asking.shared, &item.key)) {
+                    self.note_offence(now, peer);
+                    let reason = "it sent what the two do not share".to_owned();
+                    return self.finish_exchange(now, exchange, Outcome::Failed(reason));
+                }
+                asking.stand = Stand::InStore(Some((descent, Answer::Step(step))));
+                self.alarms.clear(&Alarm::Turn(exchange));
+                self.store(TicketUse::TakenIn(exchange), Work::MergeAll(items));
+            }
+            Answer::Same | Answer::Differs(_) | Answer::Step(_) => {
+                asking.stand = Stand::Resting(descent, answer);
+                self.rest(now, exchange, bytes);
+            }
+        }
+    }
+
+    /// What an answer brought is durable, or not.
+    pub(super) fn on_taken_in(&mut self, now: Now, exchange: ExchangeId, result: Result<Done, StoreError>) {
+        let Some(asking) = self.exchanging.asking.get_mut(&exchange) else { return };
+        let Stand::InStore(Some((descent, answer))) = std::mem::replace(&mut asking.stand, Stand::InStore(None)) else {
+            return;
+        };
+        match result {
+            Ok(Done::MergedAll { changed, .. }) => {
+                self.counters.items_taken += changed;
+                self.exchanging.repairing.note(&asking.errand.peer, changed, 0, 0);
+                asking.stand = Stand::Resting(descent, answer);
+                self.rest(now, exchange, 0);
+            }
+            Ok(_) => unreachable!("a merge is answered by what it changed"),
+            Err(error) => self.finish_exchange(now, exchange, Outcome::Failed(error.to_string())),
+        }
+    }
+
+    /// Its rest is over, or its peer has taken too long.
+    pub(super) fn on_turn_due(&mut self, now: Now, exchange: ExchangeId) {
+        let Some(asking) = self.exchanging.asking.get_mut(&exchange) else { return };
+        match std::mem::replace(&mut asking.stand, Stand::InStore(None)) {
+            Stand::Resting(descent, answer) => self.descend(exchange, descent, Some(answer)),
+            Stand::Asked(_) => {
+                self.finish_exchange(now, exchange, Outcome::Failed("it did not answer in time".to_owned()));
+            }
+            in_store @ Stand::InStore(_) => asking.stand = in_store,
+        }
+    }
+
+    /// There will be no answer.
+    pub(super) fn on_exchange_failed(&mut self, now: Now, exchange: ExchangeId, is_busy: bool) {
+        if let Some(asking) = self.exchanging.asking.get_mut(&exchange) {
+            asking.is_open = false;
+            let reason =
+                if is_busy { "it is busy with others" } else { "the connection was lost, or it did not answer" };
+            self.finish_exchange(now, exchange, Outcome::Failed(reason.to_owned()));
+        }
+    }
+
+    /// An exchange over everything that this node and `peer` share has ended, whoever began it.
+    pub(super) fn end_of_exchange(&mut self, now: Now, peer: NodeId, shared: &PartitionSet, ended: Ended) {
+        let jitter = self.fraction();
+        self.exchanging.schedule.on_ended(&peer, ended, jitter, now.instant);
+        match ended {
+            Ended::InStep => drop(self.exchanging.last.insert(peer, LastExchange::InStep)),
+            Ended::Apart => drop(self.exchanging.last.insert(peer, LastExchange::Apart)),
+            Ended::Failed => {}
+        }
+        if ended != Ended::Failed {
+            self.on_compared(peer, shared);
+            self.note_marks_compared(peer, shared);
+        }
+        self.arm_exchanges();
+    }
+
+    /// How this node and each other of its rows stand.
+    pub(super) fn pair_statuses(&self, now: Now) -> Vec<PairStatus> {
+        let status = |(node, pair): (&NodeId, &Pair)| PairStatus {
+            node: *node,
+            shared_partitions: self
+                .shared_with(node, None)
+                .map_or(0, |shared| u32::try_from(shared.len()).expect("at most 65 536 partitions")),
+            agreed_ms: pair.agreed.map(|agreed| millis(now.instant - agreed)),
+            last: self.exchanging.last.get(node).cloned(),
+        };
+        self.exchanging.schedule.pairs().map(status).collect()
+    }
+
+    fn on_refused(&mut self, now: Now, exchange: ExchangeId, refusal: ExchangeRefusal) {
+        if refusal == ExchangeRefusal::OtherHistory
+            && let Some(asking) = self.exchanging.asking.get(&exchange)
+        {
+            let peer = asking.errand.peer;
+            self.on_other_history(now, peer);
+        }
+        let reason = match refusal {
+            ExchangeRefusal::NotAnOwner => "it says that the two share nothing of it",
+            ExchangeRefusal::OtherHistory => "its membership history differs; the two are reconciling",
+            ExchangeRefusal::Busy => "it is busy with others",
+            ExchangeRefusal::UnknownVersion(_) => "it does not speak this version of the exchange",
+            ExchangeRefusal::Malformed => "it could not read the question",
+            ExchangeRefusal::StoreFailed => "its store failed",
+            ExchangeRefusal::SwitchedOff => "its anti-entropy is switched off",
+        };
+        self.finish_exchange(now, exchange, Outcome::Failed(reason.to_owned()));
+    }
+
+    fn descend(&mut self, exchange: ExchangeId, descent: Box<Descent>, answer: Option<Answer>) {
+        let Some(asking) = self.exchanging.asking.get(&exchange) else { return };
+        let query = Query::Descend { partitions: Arc::clone(&asking.shared), descent, answer };
+        self.query(TicketUse::Descend(exchange), query);
+    }
+
+    /// Waits as long as so many bytes may take before the next turn.
+    fn rest(&mut self, now: Now, exchange: ExchangeId, bytes: u64) {
+        let rate = self.config.exchange_bytes_per_second.max(1);
+        let rest = Duration::from_millis(bytes.saturating_mul(1_000) / rate);
+        if rest.is_zero() {
+            self.alarms.clear(&Alarm::Turn(exchange));
+            self.on_turn_due(now, exchange);
+        } else {
+            self.alarms.set(Alarm::Turn(exchange), now.instant + rest);
+        }
+    }
+
+    fn finish_exchange(&mut self, now: Now, exchange: ExchangeId, outcome: Outcome) {
+        let Some(Asking { errand, shared, is_open, .. }) = self.exchanging.asking.remove(&exchange) else { return };
+        self.alarms.clear(&Alarm::Turn(exchange));
+        if is_open {
+            self.effects.push_back(Effect::EndExchange(exchange));
+        }
+        match &outcome {
+            Outcome::InStep => self.counters.exchanges_in_step += 1,
+            Outcome::Apart => self.counters.exchanges_apart += 1,
+            Outcome::Failed(_) => self.counters.exchanges_failed += 1,
+        }
+        if errand.scope == RepairScope::Everything {
+            let ended = match &outcome {
+                Outcome::InStep => Ended::InStep,
+                Outcome::Apart => Ended::Apart,
+                Outcome::Failed(reason) => {
+                    self.exchanging.last.insert(errand.peer, LastExchange::Failed(reason.clone()));
+                    Ended::Failed
+                }
+            };
+            self.end_of_exchange(now, errand.peer, &shared, ended);
+        }
+        self.end_of_errand(now, &errand, outcome);
+        self.begin_due_exchange(now);
+    }
+
+    fn arm_exchanges(&mut self) {
+        let is_idle = self.exchanging.asking.is_empty() && self.config.anti_entropy == AntiEntropy::On;
+        match self.exchanging.next_timeout().filter(|_| is_idle) {
+            Some(due) => self.alarms.set(Alarm::Exchange, due),
+            None => drop(self.alarms.clear(&Alarm::Exchange)),
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
