@@ -391,6 +391,17 @@ mod tests {
     }
 
     #[test]
+    fn a_body_in_pieces_grows_with_them_and_not_beyond_its_cap() {
+        let mut pipe = Cursor::new(vec![7; 100_000]);
+        let mut body = Vec::new();
+        for count in 1..=1000 {
+            block_on(read_onto(&mut body, &mut pipe, 100, 70_000, |_| true)).unwrap();
+            assert_eq!(body.len(), count * 100);
+            assert!(body.capacity() <= (2 * body.len()).min(body.len().max(70_000)), "{} bytes", body.capacity());
+        }
+    }
+
+    #[test]
     fn a_stream_that_ends_inside_the_header_is_truncated() {
         assert_eq!(
             read_from::<u64>(&[0, 0], 100),

@@ -166,6 +166,19 @@ fn an_owner_that_neither_asks_nor_closes_loses_the_session() {
 }
 
 #[test]
+fn a_session_keeps_its_connection_alive_and_no_longer() {
+    let idle_timeout = SHORT * 2;
+    let patient = config(&|config| config.question_timeout = idle_timeout * 3);
+    let mut net = Net::star_with(vec![patient.clone(), patient], idle_timeout);
+    let session = net.open(0, 1, &Ask::Hold);
+    let inbound = net.held(1);
+    assert_eq!(net.inbound_end(1, inbound), EndReason::TimedOut);
+    assert_eq!(net.end(0, session), EndReason::Closed);
+    let (asker_id, answerer_id) = (net.id(0), net.id(1));
+    net.until(|net| !net.exchange(0).is_connected(&answerer_id) && !net.exchange(1).is_connected(&asker_id));
+}
+
+#[test]
 fn a_turn_that_is_taken_in_time_starts_the_time_anew() {
     let mut net = Net::pair(|config| (config.answer_timeout, config.question_timeout) = (SHORT * 3, SHORT * 3));
     let begun = std::time::Instant::now();

@@ -80,9 +80,14 @@ struct Net {
 impl Net {
     /// A swarm for each configuration; all are connected to the last, which listens.
     fn star(configs: Vec<Config>) -> Self {
+        Self::star_with(configs, LONG)
+    }
+
+    /// A star whose connections end when nothing has kept them alive for `idle_timeout`.
+    fn star_with(configs: Vec<Config>, idle_timeout: Duration) -> Self {
         let mut net = Self {
             asked: vec![0; configs.len()],
-            swarms: configs.into_iter().map(swarm).collect(),
+            swarms: configs.into_iter().map(|config| swarm(config, idle_timeout)).collect(),
             raw: None,
             held: Vec::new(),
             answers: BTreeMap::new(),
@@ -257,13 +262,13 @@ fn config(configure: &impl Fn(&mut Config)) -> Config {
     config
 }
 
-fn swarm(config: Config) -> Swarm<Exchange> {
+fn swarm(config: Config, idle_timeout: Duration) -> Swarm<Exchange> {
     let key = Keypair::generate_ed25519();
     let transport = transport::build(&key, None, TcpConfig::default()).unwrap();
     let swarm_config = swarm::Config::with_executor(|task| {
         async_std::task::spawn(task);
     })
-    .with_idle_connection_timeout(LONG);
+    .with_idle_connection_timeout(idle_timeout);
     Swarm::new(transport, Behaviour::new(config), key.public().to_peer_id(), swarm_config)
 }
 
