@@ -13,7 +13,7 @@ pub struct Config {
     /// Name of the protocol, `/quorate/<name>/<major>`.
     pub protocol: StreamProtocol,
     /// Longest question or answer, in bytes of its CBOR. Default 16 MiB: several of the largest objects. Each session
-    /// may keep this much in memory, and twice this much while it arrives.
+    /// may keep this much in memory, and twice as much while its buffer grows or is decoded.
     pub message_limit_bytes: usize,
     /// Longest body of a frame, sent or received, in bytes; at least 1. Default 256 KiB: the window that yamux gives a
     /// stream to begin with.

@@ -149,16 +149,7 @@ pub(crate) fn poll_early<R: AsyncRead + Unpin>(stream: &mut R, cx: &mut Context<
     Poll::Ready(if count == 0 { Err(TurnError::Closed) } else { Ok(early[0]) })
 }
 
-/// The bit in the first byte of a header that says that more frames of the message follow.
-const MORE_FOLLOWS: u8 = 0x80;
-
-/// Longest body that a header can announce.
-const BODY_BYTES_MAX: usize = (1 << 31) - 1;
-
-/// The frame without a body, in place of the first answer.
-const BUSY: [u8; HEADER_BYTES] = [0; HEADER_BYTES];
-
-/// Writes all of `rest`, or as much as there is time for until the peer speaks; returns its first byte then.
+/// Writes all of `rest`, unless the peer speaks meanwhile: then it returns the peer's first byte.
 async fn write_unless_early<S>(stream: &mut S, mut rest: &[u8]) -> Result<Option<u8>, TurnError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -210,3 +201,12 @@ fn check_length(body_bytes: usize, message_bytes: usize, config: &Config) -> Res
     }
     Ok(())
 }
+
+/// The bit in the first byte of a header that says that more frames of the message follow.
+const MORE_FOLLOWS: u8 = 0x80;
+
+/// Longest body that a header can announce.
+const BODY_BYTES_MAX: usize = (1 << 31) - 1;
+
+/// The frame without a body, in place of the first answer.
+const BUSY: [u8; HEADER_BYTES] = [0; HEADER_BYTES];

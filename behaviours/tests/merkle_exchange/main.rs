@@ -48,7 +48,7 @@ const LONG: Duration = Duration::from_secs(60);
 /// Long enough to reach the peer, short enough to wait for.
 const SHORT: Duration = Duration::from_millis(300);
 
-const PROTOCOL: StreamProtocol = StreamProtocol::new("/test/merkle/1");
+const PROTOCOL_NAME: &str = "/test/merkle/1";
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Ask {
@@ -256,7 +256,7 @@ impl Net {
 }
 
 fn config(configure: &impl Fn(&mut Config)) -> Config {
-    let mut config = Config::new(PROTOCOL);
+    let mut config = Config::new(StreamProtocol::new(PROTOCOL_NAME));
     (config.answer_timeout, config.question_timeout) = (LONG, LONG);
     configure(&mut config);
     config

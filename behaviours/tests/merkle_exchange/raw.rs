@@ -7,7 +7,7 @@ use std::{
 
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{
-    Multiaddr, PeerId, Transport,
+    PeerId, Transport,
     core::{
         Endpoint,
         muxing::{StreamMuxerBox, StreamMuxerExt, SubstreamBox},
@@ -17,7 +17,7 @@ use libp2p::{
 };
 use quorate_behaviours::{tcp::TcpConfig, transport};
 
-use crate::{Net, PROTOCOL};
+use crate::{Net, PROTOCOL_NAME};
 
 /// One connection, shared between the scripts that open its streams and the net that drives it.
 pub(crate) type Muxer = Arc<Mutex<StreamMuxerBox>>;
@@ -33,8 +33,8 @@ impl Peer {
     pub(crate) fn connect(net: &mut Net, hub: usize) -> Self {
         let key = Keypair::generate_ed25519();
         let mut transport = transport::build(&key, None, TcpConfig::default()).unwrap();
-        let dial = dial(&mut transport, net.address(hub));
-        let (_, muxer) = net.run(dial).unwrap();
+        let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::Reuse };
+        let (_, muxer) = net.run(transport.dial(net.address(hub), options).unwrap()).unwrap();
         let peer = Self { id: key.public().to_peer_id(), muxer: Arc::new(Mutex::new(muxer)) };
         net.raw = Some(peer.muxer.clone());
         net.until(|net| net.exchange(hub).is_connected(&peer.id));
@@ -79,16 +79,6 @@ impl Peer {
 
 /// What both sides say to agree on the protocol.
 const NEGOTIATION: [&str; 2] = ["/multistream/1.0.0", PROTOCOL_NAME];
-
-const PROTOCOL_NAME: &str = "/test/merkle/1";
-
-fn dial(
-    transport: &mut libp2p::core::transport::Boxed<(PeerId, StreamMuxerBox)>,
-    address: Multiaddr,
-) -> impl Future<Output = std::io::Result<(PeerId, StreamMuxerBox)>> + use<> {
-    assert_eq!(PROTOCOL.as_ref(), PROTOCOL_NAME);
-    transport.dial(address, DialOpts { role: Endpoint::Dialer, port_use: PortUse::Reuse }).unwrap()
-}
 
 /// A line of the negotiation as it travels: its length, and a line feed at its end.
 fn lined(line: &str) -> Vec<u8> {
