@@ -20,6 +20,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+/// What can travel in frames. Implemented for everything that qualifies.
+pub trait Message: Serialize + DeserializeOwned + Send + 'static {}
+
+impl<T: Serialize + DeserializeOwned + Send + 'static> Message for T {}
+
 /// Why a frame could not be sent, received or understood.
 ///
 /// After any of them the stream is at an unknown position and is of no further use; nothing of
@@ -156,8 +161,31 @@ where
     R: AsyncRead + Unpin,
     F: FnMut(usize) -> bool,
 {
-    let announced_bytes = read_header(stream, limit_bytes).await?;
+    let announced_bytes = length(read_header(stream).await?);
+    if announced_bytes > limit_bytes {
+        return Err(FrameError::TooLarge { announced_bytes, limit_bytes });
+    }
     let mut body = Vec::new();
+    read_onto(&mut body, stream, announced_bytes, announced_bytes, &mut admit).await?;
+    Ok(body)
+}
+
+/// Reads `more_bytes` onto the end of `body`, whose buffer grows as they arrive and never beyond `capacity_max_bytes`,
+/// or what it holds.
+///
+/// `admit` is asked as by [`read_body`].
+pub(crate) async fn read_onto<R, F>(
+    body: &mut Vec<u8>,
+    stream: &mut R,
+    more_bytes: usize,
+    capacity_max_bytes: usize,
+    mut admit: F,
+) -> Result<(), FrameError>
+where
+    R: AsyncRead + Unpin,
+    F: FnMut(usize) -> bool,
+{
+    let announced_bytes = body.len() + more_bytes;
     while body.len() < announced_bytes {
         let filled = body.len();
         let chunk_bytes = (announced_bytes - filled).min(CHUNK_BYTES);
@@ -165,8 +193,9 @@ where
             return Err(FrameError::NoBudget);
         }
         if body.capacity() < filled + chunk_bytes {
-            // Doubling keeps copying linear; the announced length caps it, so a whole frame is exact.
-            body.reserve_exact((announced_bytes - filled).min(filled.max(chunk_bytes)));
+            // Doubling keeps copying linear; the cap makes the buffer exact where the whole length is known.
+            let doubled_bytes = filled + filled.max(chunk_bytes);
+            body.reserve_exact(doubled_bytes.min(capacity_max_bytes).max(filled + chunk_bytes) - filled);
         }
         body.resize(filled + chunk_bytes, 0);
         let received_bytes = fill(stream, &mut body[filled..]).await?;
@@ -174,7 +203,17 @@ where
             return Err(FrameError::Truncated { received_bytes: filled + received_bytes, announced_bytes });
         }
     }
-    Ok(body)
+    Ok(())
+}
+
+/// Reads the header of a frame.
+pub(crate) async fn read_header<R: AsyncRead + Unpin>(stream: &mut R) -> Result<[u8; HEADER_BYTES], FrameError> {
+    let mut header = [0; HEADER_BYTES];
+    match fill(stream, &mut header).await? {
+        0 => Err(FrameError::Ended),
+        HEADER_BYTES => Ok(header),
+        received_bytes => Err(FrameError::Truncated { received_bytes, announced_bytes: HEADER_BYTES }),
+    }
 }
 
 /// Length of the header in bytes.
@@ -188,18 +227,8 @@ pub const DEPTH_LIMIT: usize = 64;
 /// How much is read at a time, in bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-async fn read_header<R: AsyncRead + Unpin>(stream: &mut R, limit_bytes: usize) -> Result<usize, FrameError> {
-    let mut header = [0; HEADER_BYTES];
-    match fill(stream, &mut header).await? {
-        0 => return Err(FrameError::Ended),
-        HEADER_BYTES => {}
-        received_bytes => return Err(FrameError::Truncated { received_bytes, announced_bytes: HEADER_BYTES }),
-    }
-    let announced_bytes = usize::try_from(u32::from_be_bytes(header)).unwrap_or(usize::MAX);
-    if announced_bytes > limit_bytes {
-        return Err(FrameError::TooLarge { announced_bytes, limit_bytes });
-    }
-    Ok(announced_bytes)
+fn length(header: [u8; HEADER_BYTES]) -> usize {
+    usize::try_from(u32::from_be_bytes(header)).unwrap_or(usize::MAX)
 }
 
 /// Reads until `buffer` is full or the stream ends; returns how many bytes came.
@@ -359,6 +388,17 @@ mod tests {
         let body = block_on(read_body(&mut Cursor::new(&bytes), 16 << 20, |_| true)).unwrap();
         assert!(body.iter().all(|byte| *byte == 7));
         assert_eq!((body.len(), body.capacity()), (1_000_003, 1_000_003));
+    }
+
+    #[test]
+    fn a_body_in_pieces_grows_with_them_and_not_beyond_its_cap() {
+        let mut pipe = Cursor::new(vec![7; 100_000]);
+        let mut body = Vec::new();
+        for count in 1..=1000 {
+            block_on(read_onto(&mut body, &mut pipe, 100, 70_000, |_| true)).unwrap();
+            assert_eq!(body.len(), count * 100);
+            assert!(body.capacity() <= (2 * body.len()).min(body.len().max(70_000)), "{} bytes", body.capacity());
+        }
     }
 
     #[test]

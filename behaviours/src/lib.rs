@@ -3,6 +3,7 @@
 pub mod framing;
 pub mod mdns;
 pub mod membership_gossip;
+pub mod merkle_exchange;
 pub mod private_addresses;
 pub mod quorum_rpc;
 pub mod tcp;

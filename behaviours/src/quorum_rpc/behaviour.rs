@@ -21,11 +21,11 @@ use libp2p::swarm::{
 };
 use libp2p::{Multiaddr, PeerId};
 
-use crate::framing::{self, FrameError};
+use crate::framing::{self, FrameError, Message};
 use crate::quorum_rpc::body::Answers;
 use crate::quorum_rpc::codec::{BatchCodec, Budget, Limits, RequestFrame, ResponseFrame, Shared};
 use crate::quorum_rpc::config::{Config, Dialling};
-use crate::quorum_rpc::event::{Event, Message};
+use crate::quorum_rpc::event::Event;
 use crate::quorum_rpc::inbound::Inbound;
 use crate::quorum_rpc::outbound::{Ended, Outbound};
 use crate::quorum_rpc::outcome::{Misbehaviour, RespondError, SendFailure, SendRefused};

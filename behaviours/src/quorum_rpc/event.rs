@@ -6,16 +6,9 @@
 use std::time::Instant;
 
 use libp2p::PeerId;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::quorum_rpc::outcome::{Misbehaviour, SendFailure};
 use crate::quorum_rpc::{InboundId, RequestId};
-
-/// What can be a request or an answer. Implemented for everything that qualifies.
-pub trait Message: Serialize + DeserializeOwned + Send + 'static {}
-
-impl<T: Serialize + DeserializeOwned + Send + 'static> Message for T {}
 
 /// What has happened.
 #[derive(Debug)]

@@ -55,10 +55,11 @@ use std::sync::Arc;
 
 use libp2p::request_response::InboundRequestId;
 
+pub use crate::framing::Message;
 pub use crate::quorum_rpc::{
     behaviour::Behaviour,
     config::{Config, Dialling},
-    event::{Event, Message},
+    event::Event,
     outcome::{Misbehaviour, RespondError, SendFailure, SendRefused},
 };
 
