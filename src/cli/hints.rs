@@ -19,7 +19,7 @@ use crate::{
     },
     ident::NodeId,
     membership::view::View,
-    wire::administration::{Delivery, HintStatus, Order},
+    wire::administration::{Delivery, HintOrder, HintStatus, Order},
 };
 
 /// Arguments of `hints`.
@@ -59,7 +59,7 @@ pub enum Action {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HintsRequest {
     Status,
-    Give(Order),
+    Give(HintOrder),
     Drop { target: NodeId, consent: Consent },
 }
 
@@ -84,9 +84,9 @@ impl HintsArgs {
                 "--target is for `hints deliver` and `hints drop` alone: the others concern all hints of the node",
             ),
             (Action::Status, None) => Ok(HintsRequest::Status),
-            (Action::Deliver, target) => Ok(HintsRequest::Give(Order::DeliverHints { target })),
-            (Action::Pause, None) => Ok(HintsRequest::Give(Order::PauseHints)),
-            (Action::Resume, None) => Ok(HintsRequest::Give(Order::ResumeHints)),
+            (Action::Deliver, target) => Ok(HintsRequest::Give(HintOrder::Deliver { target })),
+            (Action::Pause, None) => Ok(HintsRequest::Give(HintOrder::Pause)),
+            (Action::Resume, None) => Ok(HintsRequest::Give(HintOrder::Resume)),
             (Action::Drop, None) => {
                 usage("`hints drop` needs --target PEER_ID, for whom the hints are: `quorate hints` lists them")
             }
@@ -110,7 +110,7 @@ pub(crate) async fn run(session: &Session, request: HintsRequest) -> Result<Answ
             Ok(status(&hints, &session.client.view()))
         }
         HintsRequest::Give(order) => {
-            session.administer(order).await?;
+            session.administer(Order::Hints(order)).await?;
             Ok(given(order))
         }
         HintsRequest::Drop { target, consent } => {
@@ -119,7 +119,7 @@ pub(crate) async fn run(session: &Session, request: HintsRequest) -> Result<Answ
             if consent != Consent::Given {
                 return plan.without_yes(consent);
             }
-            session.administer(Order::DropHints { target }).await?;
+            session.administer(Order::Hints(HintOrder::Drop { target })).await?;
             Ok(plan.done())
         }
     }
@@ -193,12 +193,12 @@ fn name_of(node: &NodeId, view: &View) -> Option<String> {
 }
 
 /// That an order has been taken.
-fn given(order: Order) -> Answer {
+fn given(order: HintOrder) -> Answer {
     let (name, target, text) = match order {
-        Order::DeliverHints { target } => ("deliver", target, "hints go to whoever can be reached, from now on"),
-        Order::PauseHints => ("pause", None, "no hints are delivered until `quorate hints resume`, or the next start"),
-        Order::ResumeHints => ("resume", None, "hints are delivered again"),
-        Order::DropHints { target } => ("drop", Some(target), "hints are given up"),
+        HintOrder::Deliver { target } => ("deliver", target, "hints go to whoever can be reached, from now on"),
+        HintOrder::Pause => ("pause", None, "no hints are delivered until `quorate hints resume`, or the next start"),
+        HintOrder::Resume => ("resume", None, "hints are delivered again"),
+        HintOrder::Drop { target } => ("drop", Some(target), "hints are given up"),
     };
     let json = json!({ "ok": true, "order": name, "target": target.as_ref().map(peer_text) });
     Answer::one(json, Text::Note(text.to_owned()))

@@ -28,10 +28,10 @@ fn the_status_is_asked_for_without_a_word_and_orders_by_name() {
     let check = |line: &str, expected| assert_eq!(request(line), Ok(expected), "{line}");
     check("hints", HintsRequest::Status);
     check("hints status", HintsRequest::Status);
-    check("hints pause", HintsRequest::Give(Order::PauseHints));
-    check("hints resume", HintsRequest::Give(Order::ResumeHints));
-    check("hints deliver", HintsRequest::Give(Order::DeliverHints { target: None }));
-    let one = HintsRequest::Give(Order::DeliverHints { target: Some(target) });
+    check("hints pause", HintsRequest::Give(HintOrder::Pause));
+    check("hints resume", HintsRequest::Give(HintOrder::Resume));
+    check("hints deliver", HintsRequest::Give(HintOrder::Deliver { target: None }));
+    let one = HintsRequest::Give(HintOrder::Deliver { target: Some(target) });
     check(&format!("hints deliver --target {peer}"), one);
     let drop = |consent| HintsRequest::Drop { target, consent };
     check(&format!("hints drop --target {peer}"), drop(Consent::Unasked));

@@ -53,6 +53,8 @@ pub(crate) fn status(states: &[Reach]) -> Status {
         hint_count: 0,
         hint_bytes: 0,
         marked_partitions: 0,
+        filling_partitions: 0,
+        pairs: Vec::new(),
         alert_count: 0,
         counters: Vec::new(),
     }

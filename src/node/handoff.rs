@@ -19,7 +19,7 @@ use crate::{
     ring::token::Partition,
     store::StoreError,
     wire::{
-        administration::{self, HintStatus, Order},
+        administration::{self, HintOrder, HintStatus, Order},
         client::{ClientResponse, Cursor, Failure},
         quorum::{Request, Response},
     },
@@ -185,24 +185,31 @@ impl Node {
             let response = ClientResponse::Failed(Failure::NotPermitted { detail });
             return self.answer(Asker::Client(client), response);
         }
+        let response = match order {
+            Order::Hints(order) => return self.on_hint_order(now, client, order),
+            Order::Check => {
+                self.begin_check(now);
+                ClientResponse::Administered
+            }
+            Order::Repair { scope, is_traced } => match self.begin_repair(now, scope, is_traced) {
+                Ok(()) => ClientResponse::Administered,
+                Err(failure) => ClientResponse::Failed(failure),
+            },
+        };
+        self.answer(Asker::Client(client), response);
+    }
+
+    fn on_hint_order(&mut self, now: Now, client: ClientId, order: HintOrder) {
         match order {
-            Order::DeliverHints { .. } if self.schedule.is_paused() => {
+            HintOrder::Deliver { .. } if self.schedule.is_paused() => {
                 let detail = "the delivery of hints is paused; resume it first".to_owned();
                 let response = ClientResponse::Failed(Failure::Unavailable { detail });
                 return self.answer(Asker::Client(client), response);
             }
-            Order::DeliverHints { target } => self.schedule.on_wanted(target.as_ref(), now.instant),
-            Order::Repair { scope, is_traced } => {
-                let response = match self.begin_repair(now, scope, is_traced) {
-                    Ok(()) => ClientResponse::Administered,
-                    Err(failure) => ClientResponse::Failed(failure),
-                };
-                return self.answer(Asker::Client(client), response);
-            }
-            Order::Check => self.begin_check(now),
-            Order::PauseHints => self.schedule.on_paused(),
-            Order::ResumeHints => self.schedule.on_resumed(now.instant),
-            Order::DropHints { target } => {
+            HintOrder::Deliver { target } => self.schedule.on_wanted(target.as_ref(), now.instant),
+            HintOrder::Pause => self.schedule.on_paused(),
+            HintOrder::Resume => self.schedule.on_resumed(now.instant),
+            HintOrder::Drop { target } => {
                 let sweep = Sweep { target, before: WallTime(u64::MAX), asker: Some(client) };
                 return self.sweep(sweep, None, None);
             }

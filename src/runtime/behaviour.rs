@@ -11,7 +11,7 @@ use libp2p::{
     swarm::{self, NetworkBehaviour, behaviour::toggle::Toggle},
 };
 use quorate_behaviours::{
-    mdns, membership_gossip,
+    mdns, membership_gossip, merkle_exchange,
     private_addresses::{self, Policy},
     quorum_rpc,
     tcp::TcpConfig,
@@ -21,6 +21,7 @@ use quorate_behaviours::{
 use crate::{
     ident::Name,
     membership::change::Change,
+    runtime::exchanges::ExchangeBehaviour,
     wire::{
         self,
         client::{ClientRequest, ClientResponse},
@@ -52,6 +53,7 @@ pub(crate) struct Behaviour {
     pub(crate) blocked: allow_block_list::Behaviour<allow_block_list::BlockedPeers>,
     pub(crate) quorum: quorum_rpc::Behaviour<Request, Response>,
     pub(crate) clients: quorum_rpc::Behaviour<ClientRequest, ClientResponse>,
+    pub(crate) exchange: ExchangeBehaviour,
     pub(crate) gossip: membership_gossip::Behaviour<Change>,
     pub(crate) ping: ping::Behaviour,
     pub(crate) mdns: Toggle<mdns::Behaviour>,
@@ -82,6 +84,9 @@ pub(crate) fn build_swarm(keypair: &Keypair, config: &NetworkConfig) -> io::Resu
         blocked: allow_block_list::Behaviour::default(),
         quorum: quorum_rpc::Behaviour::new(quorum_rpc::Config::new(protocol(wire::quorum_protocol(&config.cluster)))),
         clients: quorum_rpc::Behaviour::new(quorum_rpc::Config::new(protocol(wire::client_protocol(&config.cluster)))),
+        exchange: merkle_exchange::Behaviour::new(merkle_exchange::Config::new(protocol(wire::exchange_protocol(
+            &config.cluster,
+        )))),
         gossip: membership_gossip::Behaviour::new(
             keypair,
             membership_gossip::Config {

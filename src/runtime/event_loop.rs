@@ -8,19 +8,19 @@ use std::collections::{HashMap, VecDeque};
 use async_io::Timer;
 use async_std::channel::{Receiver, Sender};
 use futures::{FutureExt, channel::oneshot, select, select_biased};
-use quorate_behaviours::quorum_rpc::Counters;
 
 use crate::{
     clock::Instant,
     ident::NodeId,
     node::{
         Node, SendFailure,
-        effect::{Caller, ClientId, Effect, Event, News, Ticket},
+        effect::{Caller, ClientId, Effect, Event, ExchangeNews, News, Ticket},
     },
     replica::Done,
     runtime::{
         Notice,
         clock::Clock,
+        handle::NetworkCounters,
         identity::peer_id,
         storage::{Completions, Storage},
         translate::{NetworkInput, Translator},
@@ -37,8 +37,8 @@ use crate::{
 pub(crate) enum Order {
     /// Carry out a request of this process.
     Request { request: ClientRequest, reply: oneshot::Sender<ClientResponse> },
-    /// Tell what the protocol between members has cost so far.
-    Count { reply: oneshot::Sender<Counters> },
+    /// Tell what the protocols between members have cost so far.
+    Count { reply: oneshot::Sender<NetworkCounters> },
     /// End.
     Stop,
 }
@@ -157,6 +157,7 @@ impl EventLoop {
             NetworkInput::ClientRequest { client, from, request } => {
                 self.node.handle_client(now, client, Caller::Peer(from), request);
             }
+            NetworkInput::Exchange(news) => self.node.handle_exchange(now, news),
             NetworkInput::Notice(notice) => self.notify(notice),
             NetworkInput::Nothing => {}
         }
@@ -210,6 +211,15 @@ impl EventLoop {
                 Some(reply) => drop(reply.send(response)),
                 None => self.translator.reply(client, response),
             },
+            Effect::Ask { exchange, to, question } => {
+                if !self.translator.ask(exchange, &to, &question) {
+                    let news = ExchangeNews::Failed { exchange, is_busy: false };
+                    self.echoes.push_back(NetworkInput::Exchange(news));
+                }
+            }
+            Effect::AnswerExchange { exchange, answer } => self.translator.answer_exchange(exchange, &answer),
+            Effect::EndExchange(exchange) => self.translator.end_exchange(exchange),
+            Effect::EndInboundExchange(exchange) => self.translator.end_inbound_exchange(exchange),
             Effect::Publish(change) => self.translator.publish(&change),
             Effect::Dial { node, addresses } => {
                 if !self.translator.dial(&node, &addresses) {

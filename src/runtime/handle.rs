@@ -2,7 +2,7 @@
 
 use async_std::channel::Sender;
 use futures::channel::oneshot;
-use quorate_behaviours::quorum_rpc::Counters;
+use quorate_behaviours::{merkle_exchange, quorum_rpc};
 use thiserror::Error;
 
 use crate::{
@@ -14,6 +14,15 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Handle {
     orders: Sender<Order>,
+}
+
+/// What the protocols between members have cost so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NetworkCounters {
+    /// Quorum reads and writes, hints, histories: messages, bytes, requests.
+    pub quorum: quorum_rpc::Counters,
+    /// Comparing what members hold: questions, answers, bytes.
+    pub exchange: merkle_exchange::Counters,
 }
 
 /// The node has ended. A write that was under way may have been stored.
@@ -33,8 +42,8 @@ impl Handle {
         answer.await.map_err(|_| Ended)
     }
 
-    /// What the protocol between members has cost so far: messages, bytes, requests.
-    pub async fn counters(&self) -> Result<Counters, Ended> {
+    /// What the protocols between members have cost so far.
+    pub async fn counters(&self) -> Result<NetworkCounters, Ended> {
         let (reply, answer) = oneshot::channel();
         self.orders.send(Order::Count { reply }).await.map_err(|_| Ended)?;
         answer.await.map_err(|_| Ended)

@@ -11,6 +11,7 @@ mod address;
 mod behaviour;
 mod clock;
 mod event_loop;
+mod exchanges;
 mod offenders;
 mod storage;
 mod translate;

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use libp2p::PeerId;
-use quorate_behaviours::{framing::FrameError, quorum_rpc::Misbehaviour};
+use quorate_behaviours::{framing::FrameError, merkle_exchange, quorum_rpc};
 
 /// Malformed frames that are put up with. Each costs its sender a stream.
 pub(crate) const MALFORMED_COUNT_MAX: u32 = 64;
@@ -32,10 +32,44 @@ pub(crate) enum Measure {
     Block,
 }
 
+/// What a peer has sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Offence {
+    /// Something whole that no honest peer sends.
+    Certain,
+    /// Something that can have an innocent cause.
+    Doubtful,
+}
+
+impl Offence {
+    /// What a misbehaviour in the protocols of requests is.
+    pub(crate) fn of_request(error: &quorum_rpc::Misbehaviour) -> Offence {
+        match error {
+            quorum_rpc::Misbehaviour::Request(error) => Offence::of_frame(error),
+            _ => Offence::Doubtful,
+        }
+    }
+
+    /// What a misbehaviour in an exchange is.
+    pub(crate) fn of_exchange(error: &merkle_exchange::Misbehaviour) -> Offence {
+        match error {
+            merkle_exchange::Misbehaviour::Message(error) => Offence::of_frame(error),
+            _ => Offence::Doubtful,
+        }
+    }
+
+    fn of_frame(error: &FrameError) -> Offence {
+        match error {
+            FrameError::Malformed { .. } | FrameError::TooLarge { .. } => Offence::Certain,
+            _ => Offence::Doubtful,
+        }
+    }
+}
+
 impl Offenders {
     /// Takes note of what `peer` has sent.
-    pub(crate) fn note(&mut self, peer: PeerId, error: &Misbehaviour) -> Measure {
-        if !matches!(error, Misbehaviour::Request(FrameError::Malformed { .. } | FrameError::TooLarge { .. })) {
+    pub(crate) fn note(&mut self, peer: PeerId, offence: Offence) -> Measure {
+        if offence == Offence::Doubtful {
             return Measure::None;
         }
         if self.counts.len() >= OFFENDERS_MAX && !self.counts.contains_key(&peer) {
@@ -58,12 +92,10 @@ impl Offenders {
 mod tests {
     use super::*;
 
-    const MALFORMED: Misbehaviour = Misbehaviour::Request(FrameError::Malformed { at_byte: 0 });
-
     #[test]
     fn a_peer_is_named_once_it_has_sent_more_than_is_put_up_with() {
         let (peer, mut offenders) = (PeerId::random(), Offenders::default());
-        let measures: Vec<Measure> = (0..200).map(|_| offenders.note(peer, &MALFORMED)).collect();
+        let measures: Vec<Measure> = (0..200).map(|_| offenders.note(peer, Offence::Certain)).collect();
         assert_eq!(measures[0], Measure::Warn);
         assert_eq!(measures[64], Measure::Block);
         assert_eq!(measures.iter().filter(|measure| **measure == Measure::None).count(), 198);
@@ -72,9 +104,10 @@ mod tests {
     #[test]
     fn answers_and_frames_that_did_not_arrive_whole_do_not_count() {
         let (peer, mut offenders) = (PeerId::random(), Offenders::default());
-        for error in [Misbehaviour::Request(FrameError::Ended), Misbehaviour::NoProgress] {
+        let ended = quorum_rpc::Misbehaviour::Request(FrameError::Ended);
+        for error in [ended, quorum_rpc::Misbehaviour::NoProgress] {
             for _ in 0..200 {
-                assert_eq!(offenders.note(peer, &error), Measure::None);
+                assert_eq!(offenders.note(peer, Offence::of_request(&error)), Measure::None);
             }
         }
     }
@@ -83,10 +116,10 @@ mod tests {
     fn any_number_of_identities_takes_bounded_room_and_frees_nobody_who_was_named() {
         let (named, mut offenders) = (PeerId::random(), Offenders::default());
         for _ in 0..=MALFORMED_COUNT_MAX {
-            offenders.note(named, &MALFORMED);
+            offenders.note(named, Offence::Certain);
         }
         for _ in 0..2 * OFFENDERS_MAX {
-            offenders.note(PeerId::random(), &MALFORMED);
+            offenders.note(PeerId::random(), Offence::Certain);
             assert!(offenders.counts.len() <= OFFENDERS_MAX);
         }
         assert_eq!(offenders.counts[&named], MALFORMED_COUNT_MAX + 1);

@@ -1,8 +1,8 @@
-//! The storage threads: one writes, one reads.
+//! The storage threads: one writes, one reads, one looks at many rows.
 //!
 //! The writer drains its queue into one transaction, commits, and only then reports: waiting work shares a commit. The
-//! reader answers from the last committed state and never waits for the writer. Both report in batches; neither decides
-//! anything.
+//! readers answer from the last committed state and never wait for the writer: one what takes a moment, the other what may
+//! take long, so that nobody who reads a key waits for a comparison of trees. All report in batches; none decides anything.
 
 use std::{
     io,
@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-/// Most work that waits for either thread. The node bounds what it has under way well below this.
+/// Most work that waits for any of the threads. The node bounds what it has under way well below this.
 const QUEUE_COUNT_MAX: usize = 1 << 15;
 
 /// How often a store without synchronous commits is synchronised.
@@ -51,17 +51,18 @@ struct Item<T> {
     due: Option<Instant>,
 }
 
-/// Both storage threads. Dropping it ends them after what is queued.
+/// The storage threads. Dropping it ends them after what is queued.
 #[derive(Debug)]
 pub(crate) struct Storage {
     works: Option<SyncSender<Item<Work>>>,
     queries: Option<SyncSender<Item<Query>>>,
+    long_queries: Option<SyncSender<Item<Query>>>,
     completions: AsyncReceiver<Completions>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Storage {
-    /// Starts both threads on `store`.
+    /// Starts the threads on `store`.
     pub(crate) fn start(
         store: LmdbStore,
         durability: Durability,
@@ -71,6 +72,7 @@ impl Storage {
     ) -> io::Result<Storage> {
         let (works, work_queue) = sync_channel(QUEUE_COUNT_MAX);
         let (queries, query_queue) = sync_channel(QUEUE_COUNT_MAX);
+        let (long_queries, long_query_queue) = sync_channel(QUEUE_COUNT_MAX);
         let (report, completions) = channel::bounded(64);
         let store = Arc::new(store);
         let counts = Arc::new(Mutex::new(StoreCounts::default()));
@@ -85,12 +87,15 @@ impl Storage {
             is_dirty: false,
             synchronised_at: Instant::now(),
         };
-        let reader = Reader { store, queue: query_queue, report, counts };
+        let reader = |queue, report| Reader { store: Arc::clone(&store), queue, report, counts: Arc::clone(&counts) };
+        let (reader, surveyor) = (reader(query_queue, report.clone()), reader(long_query_queue, report));
         let threads = vec![
             thread::Builder::new().name("quorate-write".to_owned()).spawn(move || writer.run())?,
             thread::Builder::new().name("quorate-read".to_owned()).spawn(move || reader.run())?,
+            thread::Builder::new().name("quorate-survey".to_owned()).spawn(move || surveyor.run())?,
         ];
-        Ok(Storage { works: Some(works), queries: Some(queries), completions, threads })
+        let (works, queries, long_queries) = (Some(works), Some(queries), Some(long_queries));
+        Ok(Storage { works, queries, long_queries, completions, threads })
     }
 
     /// Queues work. Refused when the queue is full.
@@ -100,7 +105,8 @@ impl Storage {
 
     /// Queues a query. Refused when the queue is full.
     pub(crate) fn query(&self, ticket: Ticket, query: Query, due: Option<Instant>) -> Result<(), StoreError> {
-        enqueue(self.queries.as_ref(), Item { ticket, what: query, due })
+        let queue = if query.is_long() { &self.long_queries } else { &self.queries };
+        enqueue(queue.as_ref(), Item { ticket, what: query, due })
     }
 
     /// Where results arrive.
@@ -112,6 +118,7 @@ impl Storage {
     pub(crate) fn stop(mut self) {
         self.works = None;
         self.queries = None;
+        self.long_queries = None;
         // Nobody listens any more: a closed channel frees a thread that waits to report.
         self.completions.close();
         for thread in self.threads.drain(..) {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    io,
+    fmt, io,
     time::{Duration, Instant},
 };
 
@@ -25,19 +25,22 @@ use crate::{
     membership::change::Change,
     node::{
         SendFailure,
-        effect::{ClientId, InboundId, News, OutboundId, SeedIndex},
+        effect::{ClientId, ExchangeId, ExchangeNews, InboundExchange, InboundId, News, OutboundId, SeedIndex},
     },
     runtime::{
         LISTEN_TIMEOUT, Notice, StartError,
         address::{is_loopback, peer_of, with_tcp_port},
         behaviour::{Behaviour, BehaviourEvent, NODE_AGENT, NetworkConfig, build_swarm},
         dial_error,
+        exchanges::{ExchangeEvent, Exchanges},
+        handle::NetworkCounters,
         identity::{node_id, peer_id},
-        offenders::{MALFORMED_COUNT_MAX, Measure, Offenders},
+        offenders::{MALFORMED_COUNT_MAX, Measure, Offence, Offenders},
     },
     wire::{
         self,
         client::{ClientRequest, ClientResponse},
+        exchange::{Answer, Question},
         quorum::{Request, Response},
     },
 };
@@ -55,6 +58,7 @@ pub(crate) enum NetworkInput {
     Request { from: NodeId, inbound: InboundId, deadline: Instant, request: Request },
     Response { outbound: OutboundId, result: Result<Response, SendFailure> },
     ClientRequest { client: ClientId, from: NodeId, request: ClientRequest },
+    Exchange(ExchangeNews),
     Notice(Notice),
     Nothing,
 }
@@ -78,6 +82,7 @@ pub(crate) struct Translator {
     outbound: HashMap<quorum_rpc::RequestId, OutboundId>,
     inbound: HashMap<InboundId, quorum_rpc::InboundId>,
     clients: HashMap<ClientId, quorum_rpc::InboundId>,
+    exchanges: Exchanges,
     next_number: u64,
 }
 
@@ -98,6 +103,7 @@ impl Translator {
             outbound: HashMap::new(),
             inbound: HashMap::new(),
             clients: HashMap::new(),
+            exchanges: Exchanges::default(),
             next_number: 0,
         })
     }
@@ -196,6 +202,23 @@ impl Translator {
         }
     }
 
+    /// Asks the first or the next question of an exchange. Returns whether anything will follow.
+    pub(crate) fn ask(&mut self, exchange: ExchangeId, to: &NodeId, question: &Question) -> bool {
+        self.exchanges.ask(&mut self.swarm.behaviour_mut().exchange, exchange, to, question)
+    }
+
+    pub(crate) fn answer_exchange(&mut self, exchange: InboundExchange, answer: &Answer) {
+        self.exchanges.answer(&mut self.swarm.behaviour_mut().exchange, exchange, answer);
+    }
+
+    pub(crate) fn end_exchange(&mut self, exchange: ExchangeId) {
+        self.exchanges.end(&mut self.swarm.behaviour_mut().exchange, exchange);
+    }
+
+    pub(crate) fn end_inbound_exchange(&mut self, exchange: InboundExchange) {
+        self.exchanges.end_inbound(&mut self.swarm.behaviour_mut().exchange, exchange);
+    }
+
     pub(crate) fn publish(&mut self, change: &Change) {
         if let Err(error) = self.swarm.behaviour_mut().gossip.announce(change) {
             tracing::debug!(%error, "a membership change was not announced; it will be pulled");
@@ -265,9 +288,10 @@ impl Translator {
         let _: Result<(), _> = async_std::future::timeout(MORE_ADDRESSES, flushed.fuse()).await;
     }
 
-    /// What the protocol between members has cost so far.
-    pub(crate) fn counters(&self) -> quorum_rpc::Counters {
-        self.swarm.behaviour().quorum.counters()
+    /// What the protocols between members have cost so far.
+    pub(crate) fn counters(&self) -> NetworkCounters {
+        let behaviour = self.swarm.behaviour();
+        NetworkCounters { quorum: behaviour.quorum.counters(), exchange: behaviour.exchange.counters() }
     }
 
     pub(crate) fn next_client_id(&mut self) -> ClientId {
@@ -337,7 +361,16 @@ impl Translator {
                 self.clients.insert(client, inbound);
                 NetworkInput::ClientRequest { client, from, request }
             }
-            BehaviourEvent::Clients(quorum_rpc::Event::Misbehaved { peer, error }) => self.on_misbehaved(peer, &error),
+            BehaviourEvent::Clients(quorum_rpc::Event::Misbehaved { peer, error }) => {
+                self.on_misbehaved(peer, &error, Offence::of_request(&error))
+            }
+            BehaviourEvent::Exchange(event) => match self.exchanges.translate(event) {
+                ExchangeEvent::News(news) => NetworkInput::Exchange(news),
+                ExchangeEvent::Misbehaved(peer, error) => {
+                    self.on_misbehaved(peer, &error, Offence::of_exchange(&error))
+                }
+                ExchangeEvent::Nothing => NetworkInput::Nothing,
+            },
             BehaviourEvent::Gossip(membership_gossip::Event::Announced { message, .. }) => {
                 NetworkInput::News(News::Announced(message))
             }
@@ -375,13 +408,15 @@ impl Translator {
                 }
                 None => NetworkInput::Nothing,
             },
-            quorum_rpc::Event::Misbehaved { peer, error } => self.on_misbehaved(peer, &error),
+            quorum_rpc::Event::Misbehaved { peer, error } => {
+                self.on_misbehaved(peer, &error, Offence::of_request(&error))
+            }
         }
     }
 
     /// A peer sent what is no frame of ours. One that goes on with it is shut out until this node starts anew.
-    fn on_misbehaved(&mut self, peer: PeerId, error: &quorum_rpc::Misbehaviour) -> NetworkInput {
-        match self.offenders.note(peer, error) {
+    fn on_misbehaved(&mut self, peer: PeerId, error: &dyn fmt::Display, offence: Offence) -> NetworkInput {
+        match self.offenders.note(peer, offence) {
             Measure::None => tracing::debug!(%peer, %error, "a peer sent what is no frame of ours"),
             Measure::Warn => tracing::warn!(%peer, %error, "a peer sent what is no request"),
             Measure::Block => {
@@ -453,7 +488,11 @@ fn lane_of(request: &Request) -> Lane {
     match request {
         Request::Read { .. } => Lane::Read,
         Request::Forward(request) if !request.is_write() => Lane::Read,
-        Request::Forward(_) | Request::Merge { .. } | Request::KeepHint { .. } | Request::Reconcile(_) => Lane::Write,
+        Request::Forward(_)
+        | Request::Merge { .. }
+        | Request::KeepHint { .. }
+        | Request::Mark { .. }
+        | Request::Reconcile(_) => Lane::Write,
     }
 }
 

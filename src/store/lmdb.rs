@@ -273,8 +273,8 @@ fn resize(env: &Env<WithoutTls>, size_bytes: u64, _closed: &Closed<'_>) -> heed:
 fn open_tables(env: &Env<WithoutTls>) -> heed::Result<Tables> {
     let opened = env.create_databases_and_commit(env.write_txn()?, |opener, txn| {
         let mut create = |table| opener.create_database::<Bytes, Bytes>(txn, Some(name(table)));
-        let tables = Table::ALL.map(&mut create).into_iter().collect::<heed::Result<Vec<_>>>()?;
-        let tables = tables.try_into().unwrap_or_else(|_| unreachable!("as many as there were names"));
+        let [a, b, c, d, e, f, g, h] = Table::ALL;
+        let tables = [create(a)?, create(b)?, create(c)?, create(d)?, create(e)?, create(f)?, create(g)?, create(h)?];
         Ok::<_, heed::Error>(CommitOrAbort::<_, ()>::Commit(tables))
     })?;
     Ok(opened.unwrap_commit())

@@ -12,20 +12,8 @@ use crate::{
 /// Something only an administrator may ask for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
-    /// Deliver hints now, without waiting: those for one target, or all.
-    DeliverHints {
-        /// For whom.
-        target: Option<NodeId>,
-    },
-    /// Deliver none until told to go on, or started anew.
-    PauseHints,
-    /// Go on.
-    ResumeHints,
-    /// Give up all hints for a target; the partitions concerned are marked.
-    DropHints {
-        /// For whom.
-        target: NodeId,
-    },
+    /// About what the member keeps for others.
+    Hints(HintOrder),
     /// Compare what the member holds with everybody it shares it with, now, and make all of them equal.
     Repair {
         /// What.
@@ -35,6 +23,25 @@ pub enum Order {
     },
     /// Look at every record and every bucket of the tree, and put right what is wrong.
     Check,
+}
+
+/// See [`Order::Hints`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HintOrder {
+    /// Deliver them now, without waiting: those for one target, or all.
+    Deliver {
+        /// For whom.
+        target: Option<NodeId>,
+    },
+    /// Deliver none until told to go on, or started anew.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Give up all hints for a target; the partitions concerned are marked.
+    Drop {
+        /// For whom.
+        target: NodeId,
+    },
 }
 
 /// What is to be compared.

@@ -24,7 +24,7 @@ async fn costs(handles: &[Handle]) -> Costs {
     let mut costs = Costs { commits: 0, works: 0, requests: 0, responses: 0 };
     for handle in handles {
         let status = status(handle).await;
-        let counters = handle.counters().await.unwrap();
+        let counters = handle.counters().await.unwrap().quorum;
         costs.commits += status.commit_count;
         costs.works += status.write_count;
         costs.requests += counters.request_messages_sent;

@@ -17,8 +17,8 @@ use quorate::{
     ring::token::{Partition, PartitionCount},
     wire::{
         administration::{
-            Alert, AlertKind, CheckStatus, Delivery, ExchangeReport, HintStatus, LastExchange, Order, PairStatus,
-            RepairScope, RepairStatus, RootStatus, Visited,
+            Alert, AlertKind, CheckStatus, Delivery, ExchangeReport, HintOrder, HintStatus, LastExchange, Order,
+            PairStatus, RepairScope, RepairStatus, RootStatus, Visited,
         },
         client::{
             ClientRequest, ClientResponse, Consistency, Cursor, Delete, Failure, Found, FoundSibling, Get,
@@ -102,17 +102,20 @@ pub(crate) fn client_requests() -> Vec<Case> {
         case("client-inspect", ClientRequest::Inspect { key: key(), budget_ms: 5_000 }),
         case("client-hints", ClientRequest::Hints),
         case("client-alerts", ClientRequest::Alerts),
-        case("client-deliver-hints", ClientRequest::Administer(Order::DeliverHints { target: Some(node(9)) })),
-        case("client-deliver-all-hints", ClientRequest::Administer(Order::DeliverHints { target: None })),
-        case("client-pause-hints", ClientRequest::Administer(Order::PauseHints)),
-        case("client-resume-hints", ClientRequest::Administer(Order::ResumeHints)),
+        case(
+            "client-deliver-hints",
+            ClientRequest::Administer(Order::Hints(HintOrder::Deliver { target: Some(node(9)) })),
+        ),
+        case("client-deliver-all-hints", ClientRequest::Administer(Order::Hints(HintOrder::Deliver { target: None }))),
+        case("client-pause-hints", ClientRequest::Administer(Order::Hints(HintOrder::Pause))),
+        case("client-resume-hints", ClientRequest::Administer(Order::Hints(HintOrder::Resume))),
         case("client-exchanges", ClientRequest::Exchanges),
         case("client-roots", ClientRequest::Roots),
         case("client-repair", repair(RepairScope::Everything, true)),
         case("client-repair-partition", repair(RepairScope::Partition(Partition(700)), false)),
         case("client-repair-key", repair(RepairScope::Key(key()), false)),
         case("client-check", ClientRequest::Administer(Order::Check)),
-        case("client-drop-hints", ClientRequest::Administer(Order::DropHints { target: node(9) })),
+        case("client-drop-hints", ClientRequest::Administer(Order::Hints(HintOrder::Drop { target: node(9) }))),
     ]
 }
 
