@@ -212,14 +212,24 @@ impl EventLoop {
                 None => self.translator.reply(client, response),
             },
             Effect::Ask { exchange, to, question } => {
-                if !self.translator.ask(exchange, &to, &question) {
+                let (exchanges, behaviour) = self.translator.exchanges();
+                if !exchanges.ask(behaviour, exchange, &to, &question) {
                     let news = ExchangeNews::Failed { exchange, is_busy: false };
                     self.echoes.push_back(NetworkInput::Exchange(news));
                 }
             }
-            Effect::AnswerExchange { exchange, answer } => self.translator.answer_exchange(exchange, &answer),
-            Effect::EndExchange(exchange) => self.translator.end_exchange(exchange),
-            Effect::EndInboundExchange(exchange) => self.translator.end_inbound_exchange(exchange),
+            Effect::AnswerExchange { exchange, answer } => {
+                let (exchanges, behaviour) = self.translator.exchanges();
+                exchanges.answer(behaviour, exchange, &answer);
+            }
+            Effect::EndExchange(exchange) => {
+                let (exchanges, behaviour) = self.translator.exchanges();
+                exchanges.end(behaviour, exchange);
+            }
+            Effect::EndInboundExchange(exchange) => {
+                let (exchanges, behaviour) = self.translator.exchanges();
+                exchanges.end_inbound(behaviour, exchange);
+            }
             Effect::Publish(change) => self.translator.publish(&change),
             Effect::Dial { node, addresses } => {
                 if !self.translator.dial(&node, &addresses) {

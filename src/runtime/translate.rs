@@ -25,14 +25,14 @@ use crate::{
     membership::change::Change,
     node::{
         SendFailure,
-        effect::{ClientId, ExchangeId, ExchangeNews, InboundExchange, InboundId, News, OutboundId, SeedIndex},
+        effect::{ClientId, ExchangeNews, InboundId, News, OutboundId, SeedIndex},
     },
     runtime::{
         LISTEN_TIMEOUT, Notice, StartError,
         address::{is_loopback, peer_of, with_tcp_port},
         behaviour::{Behaviour, BehaviourEvent, NODE_AGENT, NetworkConfig, build_swarm},
         dial_error,
-        exchanges::{ExchangeEvent, Exchanges},
+        exchanges::{ExchangeBehaviour, ExchangeEvent, Exchanges},
         handle::NetworkCounters,
         identity::{node_id, peer_id},
         offenders::{MALFORMED_COUNT_MAX, Measure, Offence, Offenders},
@@ -40,7 +40,6 @@ use crate::{
     wire::{
         self,
         client::{ClientRequest, ClientResponse},
-        exchange::{Answer, Question},
         quorum::{Request, Response},
     },
 };
@@ -202,21 +201,9 @@ impl Translator {
         }
     }
 
-    /// Asks the first or the next question of an exchange. Returns whether anything will follow.
-    pub(crate) fn ask(&mut self, exchange: ExchangeId, to: &NodeId, question: &Question) -> bool {
-        self.exchanges.ask(&mut self.swarm.behaviour_mut().exchange, exchange, to, question)
-    }
-
-    pub(crate) fn answer_exchange(&mut self, exchange: InboundExchange, answer: &Answer) {
-        self.exchanges.answer(&mut self.swarm.behaviour_mut().exchange, exchange, answer);
-    }
-
-    pub(crate) fn end_exchange(&mut self, exchange: ExchangeId) {
-        self.exchanges.end(&mut self.swarm.behaviour_mut().exchange, exchange);
-    }
-
-    pub(crate) fn end_inbound_exchange(&mut self, exchange: InboundExchange) {
-        self.exchanges.end_inbound(&mut self.swarm.behaviour_mut().exchange, exchange);
+    /// The exchanges under way, and what carries them.
+    pub(crate) fn exchanges(&mut self) -> (&mut Exchanges, &mut ExchangeBehaviour) {
+        (&mut self.exchanges, &mut self.swarm.behaviour_mut().exchange)
     }
 
     pub(crate) fn publish(&mut self, change: &Change) {
