@@ -17,7 +17,6 @@
 use std::{fmt, ops::RangeInclusive};
 
 use crate::{
-    causality::siblings::Object,
     digest::{Digest, Domain},
     ident::{Key, Name},
     ring::token::{Token, routing_part},
@@ -133,6 +132,11 @@ impl Branch {
         shallow.first..=shallow.first | shallow.span()
     }
 
+    /// Whether not all keys with one of its tokens need be in it.
+    pub fn is_within_token_range(&self) -> bool {
+        self.depth > TOKEN_DEPTH
+    }
+
     /// The bits in which its positions differ.
     fn span(&self) -> u64 {
         u64::MAX.checked_shr(4 * u32::from(self.depth)).unwrap_or(0)
@@ -145,10 +149,10 @@ impl ItemKey {
         ItemKey(Digest::of(Domain::ItemKey, &[name.as_str().as_bytes()]))
     }
 
-    /// Hash of `key` with `object`.
-    pub fn hash(&self, key: &Key, object: &Object) -> ItemHash {
+    /// Hash of `key` with the object whose [canonical bytes](crate::causality::siblings::Object::canonical_bytes) these are.
+    pub fn hash(&self, key: &Key, canonical: &[u8]) -> ItemHash {
         let length = (key.as_bytes().len() as u64).to_be_bytes();
-        let Digest(hash) = Digest::keyed(&self.0, &[&length, key.as_bytes(), &object.canonical_bytes()]);
+        let Digest(hash) = Digest::keyed(&self.0, &[&length, key.as_bytes(), canonical]);
         let head = hash.first_chunk::<16>().expect("32 bytes hold 16");
         ItemHash(u128::from_be_bytes(*head))
     }
@@ -215,6 +219,7 @@ impl fmt::Debug for BranchDigest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::causality::siblings::Object;
 
     fn position(key: &[u8]) -> Position {
         Position::of(Token::of(&Key::new(key).unwrap()), key)
@@ -266,11 +271,12 @@ mod tests {
     fn the_hash_of_an_item_covers_its_cluster_its_key_and_its_clock() {
         let cluster = |name| ItemKey::of(&Name::new(name).unwrap());
         let key = |key: &[u8]| Key::new(key).unwrap();
-        let empty = Object::default();
+        let empty = Object::default().canonical_bytes();
         let mut tombstone = Object::default();
         let mut clock = crate::causality::version_vector::VersionVector::new();
         clock.raise(crate::causality::dot::Actor { node: 1, epoch: 0 }, 1);
         tombstone.delete(&clock.into());
+        let tombstone = tombstone.canonical_bytes();
         let hash = cluster("a").hash(&key(b"k"), &empty);
         assert_eq!(hash, cluster("a").hash(&key(b"k"), &empty));
         assert_ne!(hash, cluster("b").hash(&key(b"k"), &empty));

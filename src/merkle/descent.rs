@@ -155,7 +155,7 @@ impl Draft {
         self.bytes += match &question {
             BranchQuestion::Compare { .. } => COMPARE_BYTES,
             BranchQuestion::Want { ids, .. } => 12 + 4 * ids.len(),
-            BranchQuestion::WantAll { .. } => STEP_BYTES_TARGET,
+            BranchQuestion::WantAll { after, .. } => 12 + after.as_ref().map_or(0, |after| after.0.len()),
         };
         self.questions.push(question);
     }

@@ -95,6 +95,7 @@ impl Node {
             Ok(Done::Checked(check)) => check,
             Ok(_) | Err(_) => return self.go_on(now, bucket, |status| status.failed += 1),
         };
+        self.counters.items_rehashed += check.records;
         if !check.is_sound() {
             self.store(TicketUse::Mend(bucket), Work::Mend { bucket });
         }
@@ -108,7 +109,8 @@ impl Node {
 
     /// A bucket was put right: what is missing in it now comes back from the others.
     pub(super) fn on_mended(&mut self, now: Now, _bucket: u16, result: Result<Done, StoreError>) {
-        if let Ok(Done::Checked(_)) = result {
+        if let Ok(Done::Checked(check)) = result {
+            self.counters.items_rehashed += check.records;
             self.counters.buckets_mended += 1;
             self.want_exchanges(now);
         }

@@ -53,6 +53,8 @@ pub struct Counters {
     pub hashes_compared: u64,
     /// Buckets of the tree put right.
     pub buckets_mended: u64,
+    /// Hashes of items that were computed though nothing had changed: when records were checked.
+    pub items_rehashed: u64,
 }
 
 impl Counters {
@@ -84,6 +86,7 @@ impl Counters {
             items_given,
             hashes_compared,
             buckets_mended,
+            items_rehashed,
         } = *self;
         let list = [
             ("coordinated", coordinated),
@@ -111,6 +114,7 @@ impl Counters {
             ("items_given", items_given),
             ("hashes_compared", hashes_compared),
             ("buckets_mended", buckets_mended),
+            ("items_rehashed", items_rehashed),
         ];
         list.into_iter().map(|(name, number)| (name.to_owned(), number)).collect()
     }

@@ -53,8 +53,14 @@ impl Node {
             filling_partitions: u32::try_from(self.doubted_partitions()).expect("at most 65 536 partitions"),
             pairs: self.pair_statuses(now),
             alert_count: u32::try_from(self.alerts.standing().len()).expect("two for each member, and two"),
-            counters: self.counters.to_list(),
+            counters: self.counters_with(counts),
         }
+    }
+
+    fn counters_with(&self, counts: StoreCounts) -> Vec<(String, u64)> {
+        let mut counters = self.counters.to_list();
+        counters.push(("leaves_read".to_owned(), counts.leaves_read));
+        counters
     }
 
     /// What this node's own store holds under `key`.

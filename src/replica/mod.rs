@@ -242,6 +242,8 @@ pub struct StoreCounts {
     pub works: u64,
     /// Records found that did not match their checksum; each time one is met.
     pub damaged: u64,
+    /// Leaves of trees that comparisons have looked at, each time one was.
+    pub leaves_read: u64,
 }
 
 /// What became of [`Work`] or a [`Query`]. Exists only after the commit.
@@ -476,17 +478,17 @@ pub fn answer(txn: &impl ReadTxn, query: &Query, now: WallTime, counts: &mut Sto
                 None => Answer::Same,
                 Some(below) => Answer::Differs(Packed(packed::write_below(&below))),
             };
-            Ok(Done::Answered { answer, damaged: tree.take_damaged(counts) })
+            Ok(Done::Answered { answer, damaged: tree.end(counts) })
         }
         Query::AnswerStep { partitions, comparison, questions } => {
             let mut tree = Tree::new(txn, partitions);
             let answer = Answer::Step(answers::answer_step(&mut tree, comparison, questions)?);
-            Ok(Done::Answered { answer, damaged: tree.take_damaged(counts) })
+            Ok(Done::Answered { answer, damaged: tree.end(counts) })
         }
         Query::Descend { partitions, descent, answer } => {
             let (mut tree, mut descent) = (Tree::new(txn, partitions), descent.clone());
             let turn = descent.next(&mut tree, answer.clone())?;
-            Ok(Done::Descended { descent, turn, damaged: tree.take_damaged(counts) })
+            Ok(Done::Descended { descent, turn, damaged: tree.end(counts) })
         }
         Query::Check { bucket, item_key } => tree::check(txn, *bucket, item_key).map(Done::Checked),
     }

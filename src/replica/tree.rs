@@ -1,13 +1,14 @@
 //! The Merkle tree of a replica: kept in step with its objects, read for comparison, checked and mended.
 //!
-//! Stored are the digests of **buckets**: the 4 096 branches of three digits, each one row, changed by `new - old` in the
-//! transaction that changes an object. Branches above them are sums of buckets; those below come from scanning the rows of
+//! Stored are the digests of **buckets**: the 1 024 parts of the tree with the same first ten bits, each one row, changed by
+//! `new - old` in the transaction that changes an object. Branches above them are sums of buckets; those below come from scanning the rows of
 //! one bucket, each of which begins with the hash of its item, so that nothing is hashed again. A change of ring touches
 //! none of it.
 //!
-//! **Why** buckets of a fixed size: 4 096 rows of some 45 bytes are few enough to be summed in a fraction of a millisecond,
-//! and at ten million keys a bucket is still scanned in one; splitting and merging them by size would save pages of small
-//! stores only, and is one more thing that can go wrong.
+//! **Why** buckets of a fixed size: 1 024 rows of some 45 bytes lie on a dozen pages, which is what they cost a transaction,
+//! and are summed in a fraction of a millisecond; at a million keys a bucket is scanned in one, at a hundred million in a
+//! hundred. Splitting and merging them by size would save pages of small stores only, and is one more thing that can go
+//! wrong.
 //!
 //! What a bucket comes to is believed as far as its checksum and the sessions of exchange go: where a record is met that is
 //! damaged, or a digest that leads to nothing, [`mend`] recomputes that bucket from its objects. A damaged record is then
@@ -16,6 +17,7 @@
 use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
 };
 
 use crate::{
@@ -38,11 +40,15 @@ use crate::{
     wire::client::Cursor,
 };
 
-/// How many digits the positions of one bucket share.
-const BUCKET_DEPTH: u8 = 3;
+/// How many bits the tokens of one bucket share.
+const BUCKET_BITS: u32 = 10;
 
 /// How many buckets there are.
-pub const BUCKET_COUNT: u16 = 1 << (4 * BUCKET_DEPTH as u16);
+pub const BUCKET_COUNT: u16 = 1 << BUCKET_BITS;
+
+/// Branches down to this depth are made of whole buckets.
+const SUM_DEPTH: u8 = 2;
+const _: () = assert!(4 * SUM_DEPTH as u32 <= BUCKET_BITS && BUCKET_BITS <= 16);
 
 /// Bytes of the item's hash, with which the body of an object's record begins.
 pub(crate) const ITEM_HASH_BYTES: usize = 16;
@@ -69,11 +75,11 @@ impl BucketCheck {
 
 /// The bucket of a token.
 pub fn bucket_of(token: Token) -> u16 {
-    u16::try_from(token.0 >> (64 - 4 * u32::from(BUCKET_DEPTH))).expect("twelve bits")
+    u16::try_from(token.0 >> (64 - BUCKET_BITS)).expect("ten bits")
 }
 
 /// The buckets that `branch` covers, or the one it lies in.
-pub fn buckets_of(branch: &Branch) -> std::ops::RangeInclusive<u16> {
+pub fn buckets_of(branch: &Branch) -> RangeInclusive<u16> {
     let tokens = branch.tokens();
     bucket_of(Token(*tokens.start()))..=bucket_of(Token(*tokens.end()))
 }
@@ -166,11 +172,12 @@ fn examine(txn: &impl ReadTxn, bucket: u16, item_key: &ItemKey) -> Result<Examin
             damaged.push(row.to_vec());
             return;
         };
-        let hash = item_key.hash(&key, &record.object);
+        let canonical = record.object.canonical_bytes();
+        let hash = item_key.hash(&key, &canonical);
         digest.add(BranchDigest::of(hash));
         if stored_hash(sealed) != Some(hash) {
             check.misnamed += 1;
-            misnamed.push((row.to_vec(), values::encode(Table::Objects, hash, &record.object, record.local)));
+            misnamed.push((row.to_vec(), values::encode(Table::Objects, hash, &canonical, record.local)));
         }
     })?;
     let row = schema::bucket_row(bucket);
@@ -222,7 +229,12 @@ fn save_bucket(txn: &mut impl WriteTxn, bucket: u16, digest: BranchDigest) -> Re
 }
 
 fn first_token(bucket: u16) -> Token {
-    Token(u64::from(bucket) << (64 - 4 * u32::from(BUCKET_DEPTH)))
+    Token(u64::from(bucket) << (64 - BUCKET_BITS))
+}
+
+fn tokens_of(bucket: u16) -> RangeInclusive<u64> {
+    let first = first_token(bucket).0;
+    first..=first | u64::MAX >> BUCKET_BITS
 }
 
 /// Whether all, some or none of the partitions that a bucket lies in are meant.
@@ -236,20 +248,33 @@ enum Meant {
 pub(crate) struct Tree<'a, T> {
     txn: &'a T,
     partitions: &'a PartitionSet,
+    /// Rows of either table.
     rows_read: u64,
+    /// Of them, those of items.
+    leaves_read: u64,
+    /// The items among which the last scattered branch lay.
+    deep: Option<Deep>,
     /// Buckets in which something was met that is damaged.
     damaged: BTreeSet<u16>,
 }
 
+/// Items of all positions that share the bits of their tokens with one, by position. As many as the keys of the tags that
+/// meet there: whoever gives one tag a million keys pays for it here.
+struct Deep {
+    tokens: RangeInclusive<u64>,
+    items: Vec<(Position, Vec<u8>, ItemHash)>,
+}
+
 impl<'a, T: ReadTxn> Tree<'a, T> {
     pub(crate) fn new(txn: &'a T, partitions: &'a PartitionSet) -> Tree<'a, T> {
-        Tree { txn, partitions, rows_read: 0, damaged: BTreeSet::new() }
+        Tree { txn, partitions, rows_read: 0, leaves_read: 0, deep: None, damaged: BTreeSet::new() }
     }
 
-    /// Buckets in which something was met that is damaged, each counted.
-    pub(crate) fn take_damaged(&mut self, counts: &mut StoreCounts) -> Vec<u16> {
+    /// Counts what was looked at. Returns the buckets in which something was met that is damaged.
+    pub(crate) fn end(self, counts: &mut StoreCounts) -> Vec<u16> {
+        counts.leaves_read += self.leaves_read;
         counts.damaged += self.damaged.len() as u64;
-        std::mem::take(&mut self.damaged).into_iter().collect()
+        self.damaged.into_iter().collect()
     }
 
     /// Shows what the parts of `branch` come to, each with a token it lies at: buckets where that is fine enough, else
@@ -278,18 +303,61 @@ impl<'a, T: ReadTxn> Tree<'a, T> {
             if is_damaged {
                 self.damaged.insert(bucket);
             }
-            let range = Branch::around(Position(first_token(bucket).0), BUCKET_DEPTH);
-            self.walk(&range, None, &mut |row, _, hash| {
-                let token = row.first_chunk::<8>().map_or(0, |token| u64::from_be_bytes(*token));
-                show(Token(token), BranchDigest::of(hash));
+            self.scan(tokens_of(bucket), None, &mut |_, token, _, hash| {
+                show(token, BranchDigest::of(hash));
                 Walk::On
             })?;
         }
         Ok(())
     }
 
+    /// Shows the items of `branch` in the order of their rows.
     fn walk(&mut self, branch: &Branch, from: Option<&Cursor>, show: &mut ShowItem<'_>) -> Result<(), StoreError> {
+        if branch.is_within_token_range() {
+            return self.walk_deep(branch, from, show);
+        }
+        self.scan(branch.tokens(), from, &mut |row, _, key, hash| show(row, key, hash))
+    }
+
+    /// Shows the items of a branch that is finer than the order of rows: its rows lie scattered among others. Those others
+    /// are remembered, since the branches beside it are looked at next.
+    fn walk_deep(&mut self, branch: &Branch, from: Option<&Cursor>, show: &mut ShowItem<'_>) -> Result<(), StoreError> {
         let tokens = branch.tokens();
+        if self.deep.as_ref().is_none_or(|deep| deep.tokens != tokens) {
+            let mut items = Vec::new();
+            self.scan(tokens.clone(), None, &mut |row, token, key, hash| {
+                items.push((Position::of(token, key), row.to_vec(), hash));
+                Walk::On
+            })?;
+            items.sort_unstable_by(|(left, ..), (right, ..)| left.cmp(right));
+            self.deep = Some(Deep { tokens, items });
+        }
+        let Some(deep) = &self.deep else { return Ok(()) };
+        let first = deep.items.partition_point(|(position, ..)| position.0 < branch.first());
+        let mut found: Vec<(&[u8], ItemHash)> = deep.items[first..]
+            .iter()
+            .take_while(|(position, ..)| branch.contains(*position))
+            .map(|(_, row, hash)| (row.as_slice(), *hash))
+            .collect();
+        self.rows_read += found.len() as u64;
+        found.sort_unstable_by_key(|(row, _)| *row);
+        let begin = found.partition_point(|(row, _)| from.is_some_and(|from| *row < from.0.as_slice()));
+        for (row, hash) in &found[begin..] {
+            let Some((_, key)) = schema::parse_object_row(row) else { continue };
+            if show(row, key, *hash) == Walk::Stop {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows the items with these tokens that are meant: row, token, key, hash.
+    fn scan(
+        &mut self,
+        tokens: RangeInclusive<u64>,
+        from: Option<&Cursor>,
+        show: &mut dyn FnMut(&[u8], Token, &[u8], ItemHash) -> Walk,
+    ) -> Result<(), StoreError> {
         let first = schema::object_range_start(*tokens.start());
         let start = from.map_or(&first[..], |cursor| cursor.0.as_slice().max(&first));
         let (rows, partitions) = (Cell::new(0), self.partitions);
@@ -300,21 +368,21 @@ impl<'a, T: ReadTxn> Tree<'a, T> {
                 return Ok(Walk::Stop);
             }
             let token = Token(token);
-            if !partitions.contains_token(token) || !branch.contains(Position::of(token, key)) {
+            if !partitions.contains_token(token) {
                 return Ok(Walk::On);
             }
-            Ok(stored_hash(sealed).map_or(Walk::On, |hash| show(row, key, hash)))
+            Ok(stored_hash(sealed).map_or(Walk::On, |hash| show(row, token, key, hash)))
         })?;
         self.rows_read += rows.get();
+        self.leaves_read += rows.get();
         Ok(())
     }
 }
 
 /// Which partitions of a bucket are meant.
 fn meant(partitions: &PartitionSet, bucket: u16) -> Meant {
-    let last = Token(first_token(bucket).0 | u64::MAX >> (4 * u32::from(BUCKET_DEPTH)));
-    let count = partitions.partitions();
-    let within = first_token(bucket).partition(count).0..=last.partition(count).0;
+    let (count, tokens) = (partitions.partitions(), tokens_of(bucket));
+    let within = Token(*tokens.start()).partition(count).0..=Token(*tokens.end()).partition(count).0;
     let (all, some) = within
         .map(|number| partitions.contains(Partition(number)))
         .fold((true, false), |(all, some), is_meant| (all && is_meant, some || is_meant));
@@ -328,7 +396,7 @@ fn meant(partitions: &PartitionSet, bucket: u16) -> Meant {
 impl<T: ReadTxn> Source for Tree<'_, T> {
     fn digest(&mut self, branch: &Branch) -> Result<BranchDigest, StoreError> {
         let mut all = BranchDigest::default();
-        if branch.depth() <= BUCKET_DEPTH {
+        if branch.depth() <= SUM_DEPTH {
             self.sum(branch, &mut |_, digest| all.add(digest))?;
         } else {
             self.walk(branch, None, &mut |_, _, hash| {
@@ -346,7 +414,7 @@ impl<T: ReadTxn> Source for Tree<'_, T> {
                 children[index].add(digest);
             }
         };
-        if branch.depth() < BUCKET_DEPTH {
+        if branch.depth() < SUM_DEPTH {
             self.sum(branch, &mut |token, digest| add(Position(token.0), digest))?;
         } else {
             self.walk(branch, None, &mut |row, key, hash| {

@@ -8,7 +8,6 @@
 
 use std::cell::Cell;
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
@@ -95,8 +94,8 @@ pub struct KeyPage {
     pub next: Option<Cursor>,
 }
 
-/// The body of the record of an object or of a hint.
-#[derive(Default, Serialize, Deserialize)]
+/// What the record of an object or of a hint holds.
+#[derive(Default)]
 pub(crate) struct Record {
     pub(crate) object: Object,
     pub(crate) local: Local,
@@ -314,21 +313,22 @@ pub fn list_keys(
 pub(crate) fn decode(table: Table, row: &[u8], sealed: &[u8]) -> Option<Record> {
     let body = record::open(table, row, sealed).ok()?;
     let (_, body) = body.split_at_checked(hash_bytes(table))?;
-    cbor4ii::serde::from_slice(body).ok()
+    let (object, local) = cbor4ii::serde::from_slice(body).ok()?;
+    Some(Record { object, local })
 }
 
-/// The body of a record: of an object, its hash in the tree comes first.
-pub(crate) fn encode(table: Table, hash: ItemHash, object: &Object, local: Local) -> Vec<u8> {
-    /// [`Record`] without owning its object.
-    #[derive(Serialize)]
-    struct RecordRef<'a> {
-        object: &'a Object,
-        local: Local,
-    }
-    let mut body = hash.0.to_be_bytes().to_vec();
-    body.truncate(hash_bytes(table));
-    cbor4ii::serde::to_vec(body, &RecordRef { object, local }).expect("encoding into memory cannot fail")
+/// The body of a record: the CBOR array of object and local record; of an object, its hash in the tree comes first.
+pub(crate) fn encode(table: Table, hash: ItemHash, canonical: &[u8], local: Local) -> Vec<u8> {
+    const ARRAY_OF_TWO: u8 = 0x82;
+    let mut body = Vec::with_capacity(tree::ITEM_HASH_BYTES + canonical.len() + LOCAL_BYTES_MAX);
+    body.extend(&hash.0.to_be_bytes()[..hash_bytes(table)]);
+    body.push(ARRAY_OF_TWO);
+    body.extend(canonical);
+    cbor4ii::serde::to_vec(body, &local).expect("encoding into memory cannot fail")
 }
+
+/// More bytes than a local record and the head of the array take.
+const LOCAL_BYTES_MAX: usize = 24;
 
 /// How many bytes of a body are the hash of its item.
 fn hash_bytes(table: Table) -> usize {
@@ -372,8 +372,9 @@ fn save(
     let rule = replica.rules.trees;
     let is_left_out = rule == TreeRule::NoTree || rule == TreeRule::WithoutTombstones && object.is_tombstone();
     let is_item = table == Table::Objects && !is_left_out;
-    let hash = if is_item { replica.item_key.hash(key, object) } else { ItemHash(0) };
-    let sealed = record::seal(table, row.as_bytes(), &encode(table, hash, object, local));
+    let canonical = object.canonical_bytes();
+    let hash = if is_item { replica.item_key.hash(key, &canonical) } else { ItemHash(0) };
+    let sealed = record::seal(table, row.as_bytes(), &encode(table, hash, &canonical, local));
     match place {
         Place::Hint(hint) if table == Table::Hints => {
             let before = stored.map(|stored| stored.bytes);

@@ -237,6 +237,10 @@ impl Reader {
         let completions =
             batch.iter().map(|(ticket, query)| (*ticket, answer(&txn, query, now, &mut counts))).collect();
         note_damage(counts.damaged - before.damaged, &self.counts);
+        if counts.leaves_read > before.leaves_read {
+            let mut all = self.counts.lock().expect("no thread panics while it counts");
+            all.leaves_read += counts.leaves_read - before.leaves_read;
+        }
         completions
     }
 }
