@@ -176,7 +176,12 @@ impl Object {
 
     /// The digest of [`canonical_bytes`](Object::canonical_bytes).
     pub fn digest(&self) -> Digest {
-        Digest::of(Domain::Object, &[&self.canonical_bytes()])
+        Object::digest_of(&self.canonical_bytes())
+    }
+
+    /// The digest of the object that has these canonical bytes.
+    pub fn digest_of(canonical: &[u8]) -> Digest {
+        Digest::of(Domain::Object, &[canonical])
     }
 
     /// An upper bound on the length of [`canonical_bytes`](Object::canonical_bytes), in bytes, without encoding them.

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// About how many bytes a step or its answer may have, beside one object.
-pub const STEP_BYTES_TARGET: usize = 1 << 20;
+pub const STEP_BYTES_TARGET: usize = 4 << 20;
 
 /// About how many rows one step may look at, on either side, beside those of one branch.
 pub const STEP_ROWS_TARGET: u64 = 1 << 20;

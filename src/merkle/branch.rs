@@ -149,10 +149,10 @@ impl ItemKey {
         ItemKey(Digest::of(Domain::ItemKey, &[name.as_str().as_bytes()]))
     }
 
-    /// Hash of `key` with the object whose [canonical bytes](crate::causality::siblings::Object::canonical_bytes) these are.
-    pub fn hash(&self, key: &Key, canonical: &[u8]) -> ItemHash {
+    /// Hash of `key` with the object that has this [digest](crate::causality::siblings::Object::digest).
+    pub fn hash(&self, key: &Key, object: &Digest) -> ItemHash {
         let length = (key.as_bytes().len() as u64).to_be_bytes();
-        let Digest(hash) = Digest::keyed(&self.0, &[&length, key.as_bytes(), canonical]);
+        let Digest(hash) = Digest::keyed(&self.0, &[&length, key.as_bytes(), &object.0]);
         let head = hash.first_chunk::<16>().expect("32 bytes hold 16");
         ItemHash(u128::from_be_bytes(*head))
     }
@@ -271,12 +271,12 @@ mod tests {
     fn the_hash_of_an_item_covers_its_cluster_its_key_and_its_clock() {
         let cluster = |name| ItemKey::of(&Name::new(name).unwrap());
         let key = |key: &[u8]| Key::new(key).unwrap();
-        let empty = Object::default().canonical_bytes();
+        let empty = Object::default().digest();
         let mut tombstone = Object::default();
         let mut clock = crate::causality::version_vector::VersionVector::new();
         clock.raise(crate::causality::dot::Actor { node: 1, epoch: 0 }, 1);
         tombstone.delete(&clock.into());
-        let tombstone = tombstone.canonical_bytes();
+        let tombstone = tombstone.digest();
         let hash = cluster("a").hash(&key(b"k"), &empty);
         assert_eq!(hash, cluster("a").hash(&key(b"k"), &empty));
         assert_ne!(hash, cluster("b").hash(&key(b"k"), &empty));

@@ -3,7 +3,11 @@
 //! Only members are answered, only under one and the same history, only of what the two share, and only few at a time.
 //! Whoever asks nonsense is left waiting ever longer.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     clock::{Instant, Now},
@@ -16,7 +20,7 @@ use crate::{
     node::{
         Node, TicketUse,
         effect::{Effect, InboundExchange},
-        exchange_sizes::{size_of_answer, size_of_question},
+        exchange_sizes::{size_of_answer, size_of_question, take_chunk},
     },
     replica::{Done, Query, Work},
     ring::{partition_set::PartitionSet, token::Token},
@@ -50,6 +54,8 @@ struct Asked {
     is_whole: bool,
     /// What the store is asked once the objects that came with the questions are durable.
     query: Option<Query>,
+    /// Of those, what is still to be merged.
+    given: VecDeque<Item>,
     /// Objects the asker lacks, though it has just sent its own.
     left: Vec<Item>,
 }
@@ -84,8 +90,11 @@ impl Node {
         match result {
             Ok(Done::MergedAll { changed, left }) => {
                 self.counters.items_taken += changed;
-                asked.left = left;
-                if let Some(query) = asked.query.take() {
+                asked.left.extend(left);
+                let chunk = take_chunk(&mut asked.given);
+                if !chunk.is_empty() {
+                    self.store(TicketUse::GivenIn(exchange), Work::MergeAll(chunk));
+                } else if let Some(query) = asked.query.take() {
                     self.query(TicketUse::AnswerExchange(exchange), query);
                 }
             }
@@ -153,7 +162,8 @@ impl Node {
         let comparison = Comparison { salt: Salt::new(opening.salt), rule: self.config.rules.compare };
         let (partitions, root) = (Arc::clone(&shared), opening.root);
         let is_whole = opening.partition.is_none() && branch == Branch::ROOT;
-        let asked = Asked { from, shared, comparison, label, is_whole, query: None, left: Vec::new() };
+        let asked =
+            Asked { from, shared, comparison, label, is_whole, query: None, given: VecDeque::new(), left: Vec::new() };
         self.answering.exchanges.insert(exchange, asked);
         let query = Query::AnswerOpening { partitions, comparison, branch, root };
         self.query(TicketUse::AnswerExchange(exchange), query);
@@ -177,7 +187,9 @@ impl Node {
             self.query(TicketUse::AnswerExchange(exchange), query);
         } else {
             asked.query = Some(query);
-            self.store(TicketUse::GivenIn(exchange), Work::MergeAll(step.items));
+            asked.given = VecDeque::from(step.items);
+            let chunk = take_chunk(&mut asked.given);
+            self.store(TicketUse::GivenIn(exchange), Work::MergeAll(chunk));
         }
         Ok(())
     }

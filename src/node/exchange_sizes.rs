@@ -1,4 +1,6 @@
-//! About how many bytes exchanges take, as far as this node can tell.
+//! About how many bytes exchanges take, as far as this node can tell, and how much of them is stored at a time.
+
+use std::collections::VecDeque;
 
 use crate::wire::exchange::{Answer, Item, Question};
 
@@ -21,6 +23,22 @@ pub(super) fn size_of_answer(answer: &Answer) -> u64 {
 
 /// Bytes of an opening, nearly always the same.
 const OPENING_BYTES: u64 = 128;
+
+/// Most objects merged in one piece of work, and about how many bytes of them: the writes of clients wait for it.
+const CHUNK_COUNT_MAX: usize = 256;
+/// See [`CHUNK_COUNT_MAX`].
+const CHUNK_BYTES_TARGET: u64 = 1 << 20;
+
+/// Takes the next objects to be merged, at least one if there are any.
+pub(super) fn take_chunk(items: &mut VecDeque<Item>) -> Vec<Item> {
+    let (mut chunk, mut bytes) = (Vec::new(), 0);
+    while chunk.len() < CHUNK_COUNT_MAX && bytes < CHUNK_BYTES_TARGET {
+        let Some(item) = items.pop_front() else { break };
+        bytes += size_of_items(std::slice::from_ref(&item));
+        chunk.push(item);
+    }
+    chunk
+}
 
 fn size_of_items(items: &[Item]) -> u64 {
     items.iter().map(|item| (item.key.as_bytes().len() + item.object.size_bytes()) as u64).sum()

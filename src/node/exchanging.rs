@@ -22,7 +22,7 @@ use crate::{
         Node, TicketUse,
         answering::is_of,
         effect::{Effect, ExchangeId},
-        exchange_sizes::{items_of, size_of_answer, size_of_question},
+        exchange_sizes::{items_of, size_of_answer, size_of_question, take_chunk},
         repairing::Repairing,
         upkeep::Alarm,
     },
@@ -34,7 +34,7 @@ use crate::{
     store::StoreError,
     wire::{
         administration::{LastExchange, PairStatus, RepairScope},
-        exchange::{Answer, EXCHANGE_VERSION, ExchangeRefusal, Opening, Root},
+        exchange::{Answer, EXCHANGE_VERSION, ExchangeRefusal, Item, Opening, Root},
     },
 };
 
@@ -85,8 +85,10 @@ struct Asking {
 /// Where an exchange stands.
 #[derive(Debug)]
 enum Stand {
-    /// The store finds the next question, or takes in what an answer brought.
-    InStore(Option<(Box<Descent>, Answer)>),
+    /// The store finds the next question.
+    InStore,
+    /// The store takes in what an answer brought, a part of it at a time; this is left.
+    TakingIn(Box<Descent>, Answer, VecDeque<Item>),
     /// The peer is to answer.
     Asked(Box<Descent>),
     /// The answer is there; its turn comes later, lest too much is sent in too short a time.
@@ -219,7 +221,7 @@ impl Node {
         let comparison = Comparison { salt: Salt::new(salt), rule: self.config.rules.compare };
         let descent = Descent::new(opening, comparison, errand.is_traced).expect("it begins at a branch");
         self.counters.exchanges_begun += 1;
-        let asking = Asking { errand, shared, stand: Stand::InStore(None), is_open: false, moved: 0 };
+        let asking = Asking { errand, shared, stand: Stand::InStore, is_open: false, moved: 0 };
         self.exchanging.asking.insert(exchange, asking);
         self.descend(exchange, Box::new(descent), None);
     }
@@ -275,7 +277,7 @@ impl Node {
         self.counters.exchange_bytes += bytes;
         let peer = asking.errand.peer;
         self.exchanging.repairing.note(&peer, 0, 0, bytes);
-        let Stand::Asked(descent) = std::mem::replace(&mut asking.stand, Stand::InStore(None)) else { return };
+        let Stand::Asked(descent) = std::mem::replace(&mut asking.stand, Stand::InStore) else { return };
         match answer {
             Answer::Refused(refusal) => self.on_refused(now, exchange, refusal),
             Answer::Step(mut step) if !step.items.is_empty() => {
@@ -286,9 +288,11 @@ impl Node {
                     let reason = "it sent what the two do not share".to_owned();
                     return self.finish_exchange(now, exchange, Outcome::Failed(reason));
                 }
-                asking.stand = Stand::InStore(Some((descent, Answer::Step(step))));
+                let mut items = VecDeque::from(items);
+                let chunk = take_chunk(&mut items);
+                asking.stand = Stand::TakingIn(descent, Answer::Step(step), items);
                 self.alarms.clear(&Alarm::Turn(exchange));
-                self.store(TicketUse::TakenIn(exchange), Work::MergeAll(items));
+                self.store(TicketUse::TakenIn(exchange), Work::MergeAll(chunk));
             }
             Answer::Same | Answer::Differs(_) | Answer::Step(_) => {
                 asking.stand = Stand::Resting(descent, answer);
@@ -300,30 +304,35 @@ impl Node {
     /// What an answer brought is durable, or not.
     pub(super) fn on_taken_in(&mut self, now: Now, exchange: ExchangeId, result: Result<Done, StoreError>) {
         let Some(asking) = self.exchanging.asking.get_mut(&exchange) else { return };
-        let Stand::InStore(Some((descent, answer))) = std::mem::replace(&mut asking.stand, Stand::InStore(None)) else {
+        let Stand::TakingIn(descent, answer, mut items) = std::mem::replace(&mut asking.stand, Stand::InStore) else {
             return;
         };
-        match result {
-            Ok(Done::MergedAll { changed, .. }) => {
-                self.counters.items_taken += changed;
-                self.exchanging.repairing.note(&asking.errand.peer, changed, 0, 0);
-                asking.stand = Stand::Resting(descent, answer);
-                self.rest(now, exchange, 0);
-            }
+        let changed = match result {
+            Ok(Done::MergedAll { changed, .. }) => changed,
             Ok(_) => unreachable!("a merge is answered by what it changed"),
-            Err(error) => self.finish_exchange(now, exchange, Outcome::Failed(error.to_string())),
+            Err(error) => return self.finish_exchange(now, exchange, Outcome::Failed(error.to_string())),
+        };
+        self.counters.items_taken += changed;
+        self.exchanging.repairing.note(&asking.errand.peer, changed, 0, 0);
+        let chunk = take_chunk(&mut items);
+        if chunk.is_empty() {
+            asking.stand = Stand::Resting(descent, answer);
+            self.rest(now, exchange, 0);
+        } else {
+            asking.stand = Stand::TakingIn(descent, answer, items);
+            self.store(TicketUse::TakenIn(exchange), Work::MergeAll(chunk));
         }
     }
 
     /// Its rest is over, or its peer has taken too long.
     pub(super) fn on_turn_due(&mut self, now: Now, exchange: ExchangeId) {
         let Some(asking) = self.exchanging.asking.get_mut(&exchange) else { return };
-        match std::mem::replace(&mut asking.stand, Stand::InStore(None)) {
+        match std::mem::replace(&mut asking.stand, Stand::InStore) {
             Stand::Resting(descent, answer) => self.descend(exchange, descent, Some(answer)),
             Stand::Asked(_) => {
                 self.finish_exchange(now, exchange, Outcome::Failed("it did not answer in time".to_owned()));
             }
-            in_store @ Stand::InStore(_) => asking.stand = in_store,
+            busy @ (Stand::InStore | Stand::TakingIn(..)) => asking.stand = busy,
         }
     }
 

@@ -7,7 +7,7 @@ use crate::{
     causality::epochs::Life,
     clock::WallTime,
     merkle::branch::ItemKey,
-    replica::{Done, Replica, Rules, Work, apply, hints::HintLimits, startup},
+    replica::{Done, Replica, Rules, Work, apply, hints::HintLimits, startup, tree::Buckets},
     store::{Store, StoreError, WriteTxn},
 };
 
@@ -25,7 +25,8 @@ impl Committer {
     ///
     /// `random` must differ between the lives of a node: see [`Life`].
     pub fn new(actor_node: u64, item_key: ItemKey, rules: Rules, limits: HintLimits, random: u64) -> Committer {
-        let replica = Replica { actor_node, item_key, rules, life: Life::unconfirmed(random), limits, damaged: 0 };
+        let (life, buckets) = (Life::unconfirmed(random), Buckets::default());
+        let replica = Replica { actor_node, item_key, rules, life, limits, buckets, damaged: 0 };
         Committer { replica, suspect: false }
     }
 
@@ -57,7 +58,12 @@ impl Committer {
         now: WallTime,
     ) -> Result<Vec<(T, Done)>, StoreError> {
         let result = self.try_run(store, batch, now);
-        self.suspect = result.is_err();
+        if result.is_err() {
+            self.suspect = true;
+            self.replica.buckets = Buckets::default();
+        } else {
+            self.suspect = false;
+        }
         result
     }
 

@@ -40,7 +40,7 @@ use crate::{
     replica::{
         hints::{HintFor, HintLimits, HintPage, HintTotals, SweepFrom, Swept},
         startup::InDoubt,
-        tree::{BucketCheck, Tree},
+        tree::{BucketCheck, Buckets, Tree},
         values::{KeyPage, Place, WriteRefused},
     },
     ring::{
@@ -387,6 +387,8 @@ pub struct Replica {
     pub life: Life,
     /// How much it keeps for others.
     pub limits: HintLimits,
+    /// What it knows of the tree's rows.
+    pub buckets: Buckets,
     /// Records met so far that did not match their checksum, each time one was met. They count as missing: what was written
     /// or merged on top of one began anew.
     pub damaged: u64,
@@ -399,7 +401,7 @@ pub fn apply(txn: &mut impl WriteTxn, work: Work, replica: &mut Replica, now: Wa
         Work::Merge { key, object } => values::merge(txn, &Place::Own, &key, object, replica, now),
         Work::MergeAll(items) => values::merge_all(txn, items, replica, now),
         Work::Mend { bucket } => {
-            let check = tree::mend(txn, bucket, &replica.item_key)?;
+            let check = tree::mend(txn, &mut replica.buckets, bucket, &replica.item_key)?;
             replica.damaged += check.damaged;
             Ok(Done::Checked(check))
         }

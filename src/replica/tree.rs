@@ -27,7 +27,10 @@ use crate::{
         ShowItem, Source,
         branch::{Branch, BranchDigest, FANOUT, ItemHash, ItemKey, Position},
     },
-    replica::{StoreCounts, values},
+    replica::{
+        StoreCounts,
+        values::{self, Parts},
+    },
     ring::{
         partition_set::PartitionSet,
         token::{Partition, Token},
@@ -73,6 +76,11 @@ impl BucketCheck {
     }
 }
 
+/// What the writer knows of the rows of buckets, lest each write read one. It is told of every change, and forgets all when a
+/// transaction fails.
+#[derive(Debug, Clone, Default)]
+pub struct Buckets(BTreeMap<u16, BranchDigest>);
+
 /// The bucket of a token.
 pub fn bucket_of(token: Token) -> u16 {
     u16::try_from(token.0 >> (64 - BUCKET_BITS)).expect("ten bits")
@@ -95,27 +103,22 @@ pub(crate) fn stored_hash(sealed: &[u8]) -> Option<ItemHash> {
 /// An item in the bucket of `token` was `before`, and is `after`.
 pub(crate) fn note_change(
     txn: &mut impl WriteTxn,
+    buckets: &mut Buckets,
     token: Token,
     before: Option<ItemHash>,
     after: Option<ItemHash>,
 ) -> Result<(), StoreError> {
     let bucket = bucket_of(token);
-    let row = schema::bucket_row(bucket);
-    let stored = txn.get(Table::Trees, row.as_bytes())?.map(|sealed| open_bucket(row.as_bytes(), sealed));
-    let mut digest = match stored {
-        None => BranchDigest::default(),
-        Some(Some(digest)) => digest,
-        // The objects are changed already.
-        Some(None) => return recount(txn, bucket),
-    };
+    // The objects are changed already, so a count of them is right as it is.
+    let Some(mut digest) = buckets.get(txn, bucket)? else { return recount(txn, buckets, bucket) };
     before.into_iter().for_each(|hash| digest.remove(BranchDigest::of(hash)));
     after.into_iter().for_each(|hash| digest.add(BranchDigest::of(hash)));
-    save_bucket(txn, bucket, digest)
+    buckets.put(txn, bucket, digest)
 }
 
 /// Sums up the bucket of `token` anew: it held something whose hash nobody knows any more.
-pub(crate) fn note_loss(txn: &mut impl WriteTxn, token: Token) -> Result<(), StoreError> {
-    recount(txn, bucket_of(token))
+pub(crate) fn note_loss(txn: &mut impl WriteTxn, buckets: &mut Buckets, token: Token) -> Result<(), StoreError> {
+    recount(txn, buckets, bucket_of(token))
 }
 
 /// Looks at every record of a bucket, hashes its object, and compares. Changes nothing.
@@ -124,16 +127,21 @@ pub(crate) fn check(txn: &impl ReadTxn, bucket: u16, item_key: &ItemKey) -> Resu
 }
 
 /// The same, and puts right what is wrong: damaged records go, hashes and the digest of the bucket are made anew.
-pub(crate) fn mend(txn: &mut impl WriteTxn, bucket: u16, item_key: &ItemKey) -> Result<BucketCheck, StoreError> {
+pub(crate) fn mend(
+    txn: &mut impl WriteTxn,
+    buckets: &mut Buckets,
+    bucket: u16,
+    item_key: &ItemKey,
+) -> Result<BucketCheck, StoreError> {
     let Examined { check, digest, damaged, misnamed } = examine(txn, bucket, item_key)?;
     for row in damaged {
         txn.delete(Table::Objects, &row)?;
     }
-    for (row, body) in misnamed {
-        txn.put(Table::Objects, &row, &record::seal(Table::Objects, &row, &body))?;
+    for (row, sealed) in misnamed {
+        txn.put(Table::Objects, &row, &sealed)?;
     }
     if !check.is_sound() {
-        save_bucket(txn, bucket, digest)?;
+        buckets.put(txn, bucket, digest)?;
     }
     Ok(check)
 }
@@ -157,7 +165,7 @@ struct Examined {
     digest: BranchDigest,
     /// Rows that are to go.
     damaged: Vec<Vec<u8>>,
-    /// Rows whose body begins with a wrong hash, and their right bodies.
+    /// Rows whose record begins with a wrong hash, and their right records.
     misnamed: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -173,11 +181,14 @@ fn examine(txn: &impl ReadTxn, bucket: u16, item_key: &ItemKey) -> Result<Examin
             return;
         };
         let canonical = record.object.canonical_bytes();
-        let hash = item_key.hash(&key, &canonical);
+        let digest_of_object = Object::digest_of(&canonical);
+        let hash = item_key.hash(&key, &digest_of_object);
         digest.add(BranchDigest::of(hash));
         if stored_hash(sealed) != Some(hash) {
             check.misnamed += 1;
-            misnamed.push((row.to_vec(), values::encode(Table::Objects, hash, &canonical, record.local)));
+            let parts =
+                Parts { hash: Some(hash), digest: &digest_of_object, canonical: &canonical, local: record.local };
+            misnamed.push((row.to_vec(), values::encode(Table::Objects, row, &parts)));
         }
     })?;
     let row = schema::bucket_row(bucket);
@@ -186,8 +197,14 @@ fn examine(txn: &impl ReadTxn, bucket: u16, item_key: &ItemKey) -> Result<Examin
     Ok(Examined { check, digest, damaged, misnamed })
 }
 
-/// Shows the rows of a bucket: row, key, record.
-fn visit_bucket(txn: &impl ReadTxn, bucket: u16, show: &mut dyn FnMut(&[u8], &[u8], &[u8])) -> Result<(), StoreError> {
+/// What is shown the records of a bucket: row, key, record.
+type ShowRecord<'a> = dyn FnMut(&[u8], &[u8], &[u8]) + 'a;
+
+/// What is shown the items of a range of tokens: row, token, key, hash.
+type ShowHash<'a> = dyn FnMut(&[u8], Token, &[u8], ItemHash) -> Walk + 'a;
+
+/// Shows the records of a bucket.
+fn visit_bucket(txn: &impl ReadTxn, bucket: u16, show: &mut ShowRecord<'_>) -> Result<(), StoreError> {
     let start = schema::object_range_start(first_token(bucket).0);
     txn.visit(Table::Objects, &start, &mut |row, sealed| {
         match schema::parse_object_row(row) {
@@ -200,9 +217,9 @@ fn visit_bucket(txn: &impl ReadTxn, bucket: u16, show: &mut dyn FnMut(&[u8], &[u
     })
 }
 
-fn recount(txn: &mut impl WriteTxn, bucket: u16) -> Result<(), StoreError> {
+fn recount(txn: &mut impl WriteTxn, buckets: &mut Buckets, bucket: u16) -> Result<(), StoreError> {
     let digest = count(txn, bucket)?;
-    save_bucket(txn, bucket, digest)
+    buckets.put(txn, bucket, digest)
 }
 
 /// What the items of a bucket come to by the hashes they are stored with.
@@ -219,13 +236,26 @@ fn open_bucket(row: &[u8], sealed: &[u8]) -> Option<BranchDigest> {
     body.try_into().ok().map(BranchDigest::from_bytes)
 }
 
-/// A bucket without items has no row.
-fn save_bucket(txn: &mut impl WriteTxn, bucket: u16, digest: BranchDigest) -> Result<(), StoreError> {
-    let row = schema::bucket_row(bucket);
-    if digest.is_empty() {
-        return txn.delete(Table::Trees, row.as_bytes()).map(drop);
+impl Buckets {
+    /// What `bucket` comes to; nothing when its row is damaged.
+    fn get(&mut self, txn: &impl ReadTxn, bucket: u16) -> Result<Option<BranchDigest>, StoreError> {
+        if let Some(digest) = self.0.get(&bucket) {
+            return Ok(Some(*digest));
+        }
+        let row = schema::bucket_row(bucket);
+        let stored = txn.get(Table::Trees, row.as_bytes())?.map(|sealed| open_bucket(row.as_bytes(), sealed));
+        Ok(stored.unwrap_or(Some(BranchDigest::default())))
     }
-    txn.put(Table::Trees, row.as_bytes(), &record::seal(Table::Trees, row.as_bytes(), &digest.to_bytes()))
+
+    /// A bucket without items has no row.
+    fn put(&mut self, txn: &mut impl WriteTxn, bucket: u16, digest: BranchDigest) -> Result<(), StoreError> {
+        let row = schema::bucket_row(bucket);
+        self.0.insert(bucket, digest);
+        if digest.is_empty() {
+            return txn.delete(Table::Trees, row.as_bytes()).map(drop);
+        }
+        txn.put(Table::Trees, row.as_bytes(), &record::seal(Table::Trees, row.as_bytes(), &digest.to_bytes()))
+    }
 }
 
 fn first_token(bucket: u16) -> Token {
@@ -329,7 +359,7 @@ impl<'a, T: ReadTxn> Tree<'a, T> {
                 items.push((Position::of(token, key), row.to_vec(), hash));
                 Walk::On
             })?;
-            items.sort_unstable_by(|(left, ..), (right, ..)| left.cmp(right));
+            items.sort_unstable_by_key(|(position, ..)| *position);
             self.deep = Some(Deep { tokens, items });
         }
         let Some(deep) = &self.deep else { return Ok(()) };
@@ -351,12 +381,12 @@ impl<'a, T: ReadTxn> Tree<'a, T> {
         Ok(())
     }
 
-    /// Shows the items with these tokens that are meant: row, token, key, hash.
+    /// Shows the items with these tokens that are meant.
     fn scan(
         &mut self,
         tokens: RangeInclusive<u64>,
         from: Option<&Cursor>,
-        show: &mut dyn FnMut(&[u8], Token, &[u8], ItemHash) -> Walk,
+        show: &mut ShowHash<'_>,
     ) -> Result<(), StoreError> {
         let first = schema::object_range_start(*tokens.start());
         let start = from.map_or(&first[..], |cursor| cursor.0.as_slice().max(&first));

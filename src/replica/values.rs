@@ -17,17 +17,20 @@ use crate::{
         siblings::{NewValue, Object},
     },
     clock::WallTime,
+    digest::Digest,
     ident::Key,
     limits::{OBJECT_LIMIT_BYTES, SCAN_PAGE_MAX, SIBLING_COUNT_MAX},
     merkle::branch::ItemHash,
     replica::{
         Done, HintRule, MergeRule, Replica, TreeRule,
         hints::{self, HintFor},
-        startup, tree,
+        startup,
+        tree::{self, Buckets},
     },
     ring::token::{self, Token},
     store::{
-        ReadTxn, StoreError, Table, Walk, WriteTxn, record,
+        ReadTxn, StoreError, Table, Walk, WriteTxn,
+        record::{self, ENVELOPE_BYTES},
         schema::{self, RowKey},
     },
     wire::{client::Cursor, exchange::Item},
@@ -202,7 +205,7 @@ pub fn merge_all(
     let (mut changed, mut left) = (0, Vec::new());
     for Item { key, object } in items {
         if replica.rules.trees == TreeRule::ExchangesOverwrite {
-            remove(txn, &key)?;
+            remove(txn, &mut replica.buckets, &key)?;
         }
         let merged = merge_at(txn, &Place::Own, &key, object.clone(), replica, now)?;
         let merged = merged.expect("only hints are refused");
@@ -251,12 +254,12 @@ fn merge_at(
 }
 
 /// Takes the row of `key` away, and its item out of the tree.
-fn remove(txn: &mut impl WriteTxn, key: &Key) -> Result<(), StoreError> {
+fn remove(txn: &mut impl WriteTxn, buckets: &mut Buckets, key: &Key) -> Result<(), StoreError> {
     let token = Token::of(key);
     let row = schema::object_row(token.0, key);
     let hash = txn.get(Table::Objects, row.as_bytes())?.and_then(tree::stored_hash);
     if txn.delete(Table::Objects, row.as_bytes())? {
-        tree::note_change(txn, token, hash, None)?;
+        tree::note_change(txn, buckets, token, hash, None)?;
     }
     Ok(())
 }
@@ -309,26 +312,44 @@ pub fn list_keys(
     Ok(KeyPage { keys, next })
 }
 
+/// The parts of a record, as they are stored.
+pub(crate) struct Parts<'a> {
+    /// What the tree knows the item by; nothing when it is kept out of it.
+    pub(crate) hash: Option<ItemHash>,
+    /// Digest of the object.
+    pub(crate) digest: &'a Digest,
+    /// Its canonical bytes.
+    pub(crate) canonical: &'a [u8],
+    pub(crate) local: Local,
+}
+
 /// The record in a row of objects or hints, if it is whole.
 pub(crate) fn decode(table: Table, row: &[u8], sealed: &[u8]) -> Option<Record> {
-    let body = record::open(table, row, sealed).ok()?;
-    let (_, body) = body.split_at_checked(hash_bytes(table))?;
-    let (object, local) = cbor4ii::serde::from_slice(body).ok()?;
+    let (head, canonical, local) = split(table, sealed)?;
+    record::open_over(table, row, sealed, &[head, &Object::digest_of(canonical).0, local]).ok()?;
+    let object = cbor4ii::serde::from_slice(canonical).ok()?;
+    let local = cbor4ii::serde::from_slice(local).ok()?;
     Some(Record { object, local })
 }
 
-/// The body of a record: the CBOR array of object and local record; of an object, its hash in the tree comes first.
-pub(crate) fn encode(table: Table, hash: ItemHash, canonical: &[u8], local: Local) -> Vec<u8> {
-    const ARRAY_OF_TWO: u8 = 0x82;
-    let mut body = Vec::with_capacity(tree::ITEM_HASH_BYTES + canonical.len() + LOCAL_BYTES_MAX);
-    body.extend(&hash.0.to_be_bytes()[..hash_bytes(table)]);
-    body.push(ARRAY_OF_TWO);
-    body.extend(canonical);
-    cbor4ii::serde::to_vec(body, &local).expect("encoding into memory cannot fail")
+/// The record of these parts: the hash of the item, if the table is in the tree; the length of the object's bytes; they; and
+/// the local record. The checksum covers the digest of the object in place of its bytes, for that is there already.
+pub(crate) fn encode(table: Table, row: &[u8], parts: &Parts<'_>) -> Vec<u8> {
+    let Parts { hash, digest, canonical, local } = parts;
+    let local = cbor4ii::serde::to_vec(Vec::new(), local).expect("encoding into memory cannot fail");
+    let mut head = hash.unwrap_or(ItemHash(0)).0.to_be_bytes()[..hash_bytes(table)].to_vec();
+    head.extend(u32::try_from(canonical.len()).expect("a frame bounds an object").to_be_bytes());
+    record::seal_over(table, row, &[&head, &digest.0, &local], &[&head, canonical, &local])
 }
 
-/// More bytes than a local record and the head of the array take.
-const LOCAL_BYTES_MAX: usize = 24;
+/// Head, object and local record of a stored record, nothing of it believed yet.
+fn split(table: Table, sealed: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let body = sealed.get(ENVELOPE_BYTES..)?;
+    let (head, rest) = body.split_at_checked(hash_bytes(table) + 4)?;
+    let length = u32::from_be_bytes(*head.last_chunk()?);
+    let (canonical, local) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+    Some((head, canonical, local))
+}
 
 /// How many bytes of a body are the hash of its item.
 fn hash_bytes(table: Table) -> usize {
@@ -367,14 +388,15 @@ fn save(
     (table, row): (Table, &RowKey),
     stored: Option<Stored>,
     Kept { object, local, by }: Kept<'_>,
-    replica: &Replica,
+    replica: &mut Replica,
 ) -> Result<Result<(), WriteRefused>, StoreError> {
     let rule = replica.rules.trees;
     let is_left_out = rule == TreeRule::NoTree || rule == TreeRule::WithoutTombstones && object.is_tombstone();
     let is_item = table == Table::Objects && !is_left_out;
     let canonical = object.canonical_bytes();
-    let hash = if is_item { replica.item_key.hash(key, &canonical) } else { ItemHash(0) };
-    let sealed = record::seal(table, row.as_bytes(), &encode(table, hash, &canonical, local));
+    let digest = Object::digest_of(&canonical);
+    let hash = is_item.then(|| replica.item_key.hash(key, &digest));
+    let sealed = encode(table, row.as_bytes(), &Parts { hash, digest: &digest, canonical: &canonical, local });
     match place {
         Place::Hint(hint) if table == Table::Hints => {
             let before = stored.map(|stored| stored.bytes);
@@ -390,9 +412,9 @@ fn save(
     }
     let token = Token::of(key);
     match stored {
-        Some(Stored { is_damaged: true, .. }) => tree::note_loss(txn, token)?,
-        Some(Stored { hash: before, .. }) => tree::note_change(txn, token, before, is_item.then_some(hash))?,
-        None => tree::note_change(txn, token, None, is_item.then_some(hash))?,
+        Some(Stored { is_damaged: true, .. }) => tree::note_loss(txn, &mut replica.buckets, token)?,
+        Some(Stored { hash: before, .. }) => tree::note_change(txn, &mut replica.buckets, token, before, hash)?,
+        None => tree::note_change(txn, &mut replica.buckets, token, None, hash)?,
     }
     Ok(Ok(()))
 }

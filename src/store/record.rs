@@ -1,6 +1,6 @@
 //! The envelope of every stored record: a version, a checksum and the body.
 //!
-//! The checksum covers the table, the row's key, the version and the body. So a flipped bit is noticed, and so is a
+//! The checksum covers the table, the row's key, the version and the body, or what stands for parts of it. So a flipped bit is noticed, and so is a
 //! record that was moved to another row. Eight bytes against accidents of the medium, which one in 2^64 survives; they
 //! are no defence against somebody who can write to the disk and compute hashes. What the body means is not known
 //! here, and neither is what to do about damage.
@@ -40,32 +40,51 @@ pub enum RecordDamage {
 
 /// The record of `body` for the row `row_key` of `table`: version (1 byte) ‖ checksum (8) ‖ body.
 pub fn seal(table: Table, row_key: &[u8], body: &[u8]) -> Vec<u8> {
-    let mut record = Vec::with_capacity(ENVELOPE_BYTES + body.len());
+    seal_over(table, row_key, &[body], &[body])
+}
+
+/// The same for a body in parts, whose checksum is over `covered` in place of them: all of the body must follow from it, as a
+/// part does from its digest.
+pub fn seal_over(table: Table, row_key: &[u8], covered: &[&[u8]], body: &[&[u8]]) -> Vec<u8> {
+    let mut record = Vec::with_capacity(ENVELOPE_BYTES + body.iter().map(|part| part.len()).sum::<usize>());
     record.push(RECORD_VERSION);
-    record.extend_from_slice(&checksum(table, row_key, body));
-    record.extend_from_slice(body);
+    record.extend_from_slice(&checksum(table, row_key, covered));
+    body.iter().for_each(|part| record.extend_from_slice(part));
     record
 }
 
 /// The body that was sealed into `record` for the row `row_key` of `table`.
 pub fn open<'a>(table: Table, row_key: &[u8], record: &'a [u8]) -> Result<&'a [u8], RecordDamage> {
+    let body = record.get(ENVELOPE_BYTES..).unwrap_or_default();
+    open_over(table, row_key, record, &[body])
+}
+
+/// The body that was sealed by [`seal_over`], if `covered` is what was covered.
+pub fn open_over<'a>(
+    table: Table,
+    row_key: &[u8],
+    record: &'a [u8],
+    covered: &[&[u8]],
+) -> Result<&'a [u8], RecordDamage> {
     let Some((&[version, ref sealed @ ..], body)) = record.split_first_chunk::<ENVELOPE_BYTES>() else {
         return Err(RecordDamage::TooShort { actual_bytes: record.len() });
     };
     if version != RECORD_VERSION {
         return Err(RecordDamage::UnknownVersion { version });
     }
-    if *sealed != checksum(table, row_key, body) {
+    if *sealed != checksum(table, row_key, covered) {
         return Err(RecordDamage::ChecksumWrong);
     }
     Ok(body)
 }
 
 /// First eight bytes of the digest over everything that a record is bound to.
-fn checksum(table: Table, row_key: &[u8], body: &[u8]) -> [u8; 8] {
+fn checksum(table: Table, row_key: &[u8], covered: &[&[u8]]) -> [u8; 8] {
     let place = [RECORD_VERSION, table.number()];
     let row_key_bytes = (row_key.len() as u64).to_be_bytes();
-    Digest::of(Domain::Record, &[&place, &row_key_bytes, row_key, body]).to_u64().to_be_bytes()
+    let bound: [&[u8]; 3] = [&place, &row_key_bytes, row_key];
+    let parts = [&bound, covered].concat();
+    Digest::of(Domain::Record, &parts).to_u64().to_be_bytes()
 }
 
 #[cfg(test)]

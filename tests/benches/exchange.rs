@@ -6,6 +6,8 @@
 //!
 //! `cargo bench --bench exchange -- [--keys N]... [--writes N]`
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark tells what it has measured")]
+
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use quorate::{

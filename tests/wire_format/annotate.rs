@@ -9,7 +9,7 @@ pub(crate) fn annotate(bytes: &[u8], frame: Frame) -> String {
         writer.line(0, *length, what);
     }
     let tail_bytes: usize = frame.tail.iter().map(|(_, length)| length).sum();
-    if writer.rest.len() > tail_bytes {
+    while writer.rest.len() > tail_bytes {
         writer.item(0, "");
     }
     for (what, length) in frame.tail {
