@@ -70,6 +70,10 @@ pub const HISTORY_COUNT_MAX: usize = 100_000;
 /// Most keys one page of a scan lists.
 pub const SCAN_PAGE_MAX: usize = 1_000;
 
+/// Most steps of one exchange; what is left then is for the next one. Enough for some 16 GB, and an end to whoever asks for
+/// ever.
+pub const EXCHANGE_STEPS_MAX: u32 = 4_096;
+
 /// Most client operations a node coordinates at once; more are answered `Overloaded`.
 pub const OPERATION_COUNT_MAX: usize = 4_096;
 

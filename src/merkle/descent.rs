@@ -12,6 +12,7 @@
 //! whoever drives it, before the answer they came with is handed in here.
 
 use crate::{
+    limits::EXCHANGE_STEPS_MAX,
     merkle::{
         Comparison, Short, Source,
         answers::{Parcel, STEP_BYTES_TARGET, STEP_ROWS_TARGET, named, page},
@@ -223,6 +224,10 @@ impl Descent {
             (Phase::New | Phase::Opened | Phase::Descending | Phase::Closing, _) => {
                 return Ok(Turn::End(Ending::Malformed));
             }
+        }
+        // The other side counts as well, and its patience ends a little later.
+        if self.progress.round_trips + 2 > u64::from(EXCHANGE_STEPS_MAX) {
+            return self.open(source, Phase::Closing);
         }
         let draft = self.draft(source)?;
         if draft.is_empty() {

@@ -15,7 +15,7 @@ use crate::{
     digest::Digest,
     handoff::exchanges::Ended,
     ident::{Key, NodeId},
-    limits::MEMBER_COUNT_MAX,
+    limits::{EXCHANGE_STEPS_MAX, MEMBER_COUNT_MAX},
     merkle::{Comparison, Salt, branch::Branch, packed},
     node::{
         Node, TicketUse,
@@ -58,6 +58,8 @@ struct Asked {
     given: VecDeque<Item>,
     /// Objects the asker lacks, though it has just sent its own.
     left: Vec<Item>,
+    /// How often it has asked.
+    steps: u32,
 }
 
 impl Node {
@@ -154,16 +156,32 @@ impl Node {
         let Some(branch) = Branch::new(opening.branch.0, opening.branch.1) else {
             return Err(ExchangeRefusal::Malformed);
         };
-        let is_known = self.answering.exchanges.contains_key(&exchange);
+        let steps = self.answering.exchanges.get(&exchange).map_or(0, |asked| asked.steps) + 1;
+        let is_known = steps > 1;
         let is_offender = self.answering.offenders.get(&from).is_some_and(|(until, _)| now.instant < *until);
+        let is_whole = opening.partition.is_none() && branch == Branch::ROOT;
+        if is_whole && !is_known && self.is_handing_over_to(now, &from) {
+            return Err(ExchangeRefusal::HintsFirst);
+        }
         if is_offender || (!is_known && self.answering.exchanges.len() >= ANSWERING_MAX) {
             return Err(ExchangeRefusal::Busy);
         }
+        if steps > EXCHANGE_STEPS_MAX {
+            return Err(ExchangeRefusal::Malformed);
+        }
         let comparison = Comparison { salt: Salt::new(opening.salt), rule: self.config.rules.compare };
         let (partitions, root) = (Arc::clone(&shared), opening.root);
-        let is_whole = opening.partition.is_none() && branch == Branch::ROOT;
-        let asked =
-            Asked { from, shared, comparison, label, is_whole, query: None, given: VecDeque::new(), left: Vec::new() };
+        let asked = Asked {
+            from,
+            shared,
+            comparison,
+            label,
+            is_whole,
+            query: None,
+            given: VecDeque::new(),
+            left: Vec::new(),
+            steps,
+        };
         self.answering.exchanges.insert(exchange, asked);
         let query = Query::AnswerOpening { partitions, comparison, branch, root };
         self.query(TicketUse::AnswerExchange(exchange), query);
@@ -175,6 +193,10 @@ impl Node {
         let asked = self.answering.exchanges.get_mut(&exchange).ok_or(ExchangeRefusal::Malformed)?;
         if asked.label != label {
             return Err(ExchangeRefusal::OtherHistory);
+        }
+        asked.steps += 1;
+        if asked.steps > EXCHANGE_STEPS_MAX {
+            return Err(ExchangeRefusal::Malformed);
         }
         let is_meant = |item: &Item| is_of(&asked.shared, &item.key);
         if !step.items.iter().all(is_meant) {

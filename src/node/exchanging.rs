@@ -58,6 +58,8 @@ pub(super) struct Errand {
     pub(super) peer: NodeId,
     pub(super) scope: RepairScope,
     pub(super) is_traced: bool,
+    /// An administrator wants it.
+    pub(super) is_ordered: bool,
 }
 
 /// How an exchange of ours ended.
@@ -124,7 +126,7 @@ impl Exchanging {
             return self.errands.remove(index).map(|(_, errand)| errand);
         }
         let peer = self.schedule.next_due(now)?;
-        Some(Errand { peer, scope: RepairScope::Everything, is_traced: false })
+        Some(Errand { peer, scope: RepairScope::Everything, is_traced: false, is_ordered: false })
     }
 
     /// When there is something to do next.
@@ -141,6 +143,16 @@ impl Node {
         let held = ring.held_by(&self.me).filter(is_meant).filter(|held| ring.row(*held).contains(peer));
         let shared = PartitionSet::new(ring.partitions(), held);
         (!shared.is_empty()).then(|| Arc::new(shared))
+    }
+
+    /// How many partitions this node shares with each other.
+    fn shared_counts(&self) -> BTreeMap<NodeId, u32> {
+        let mut counts = BTreeMap::new();
+        let Some(ring) = &self.view.ring else { return counts };
+        for node in ring.held_by(&self.me).flat_map(|partition| ring.row(partition)) {
+            *counts.entry(*node).or_default() += 1;
+        }
+        counts
     }
 
     /// Rows have changed, or are known for the first time.
@@ -186,7 +198,11 @@ impl Node {
     pub(super) fn begin_due_exchange(&mut self, now: Now) {
         while self.exchanging.asking.is_empty() && self.config.anti_entropy == AntiEntropy::On {
             let Some(errand) = self.exchanging.next(now.instant) else { break };
-            self.begin_exchange(now, errand);
+            if !errand.is_ordered && self.is_handing_over_to(now, &errand.peer) {
+                self.exchanging.schedule.on_ended(&errand.peer, Ended::Failed, 1.0, now.instant);
+            } else {
+                self.begin_exchange(now, errand);
+            }
         }
         self.arm_exchanges();
     }
@@ -364,11 +380,10 @@ impl Node {
 
     /// How this node and each other of its rows stand.
     pub(super) fn pair_statuses(&self, now: Now) -> Vec<PairStatus> {
+        let shared = self.shared_counts();
         let status = |(node, pair): (&NodeId, &Pair)| PairStatus {
             node: *node,
-            shared_partitions: self
-                .shared_with(node, None)
-                .map_or(0, |shared| u32::try_from(shared.len()).expect("at most 65 536 partitions")),
+            shared_partitions: shared.get(node).copied().unwrap_or_default(),
             agreed_ms: pair.agreed.map(|agreed| millis(now.instant - agreed)),
             last: self.exchanging.last.get(node).cloned(),
         };
@@ -386,6 +401,7 @@ impl Node {
             ExchangeRefusal::NotAnOwner => "it says that the two share nothing of it",
             ExchangeRefusal::OtherHistory => "its membership history differs; the two are reconciling",
             ExchangeRefusal::Busy => "it is busy with others",
+            ExchangeRefusal::HintsFirst => "it is handing over hints to this node first",
             ExchangeRefusal::UnknownVersion(_) => "it does not speak this version of the exchange",
             ExchangeRefusal::Malformed => "it could not read the question",
             ExchangeRefusal::StoreFailed => "its store failed",

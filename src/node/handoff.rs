@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     clock::{Instant, Now, WallTime},
-    handoff::hints::{Delivery, HandoffEffect, Recipients},
+    handoff::hints::{Delivery, HandoffEffect, Progress, Recipients},
     ident::{Key, NodeId},
     node::{
         Node, Purpose, SendFailure, TicketUse,
@@ -38,6 +38,9 @@ pub(super) struct Sweep {
 const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(500);
 /// See [`LOOK_INTERVAL_MIN`].
 const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(600);
+
+/// How long two nodes are not compared because one hands hints over to the other.
+const HINTS_FIRST: Duration = Duration::from_secs(600);
 
 impl Node {
     /// A hint of `key` for `target`.
@@ -269,6 +272,13 @@ impl Node {
         let Sweep { target, before, .. } = sweep;
         let partitions = parameters.partitions;
         self.store(TicketUse::Sweep(sweep), Work::SweepHints { target, before, after, oldest, partitions });
+    }
+
+    /// Whether hints are on their way to `node`, and bring it most of what it lacks. Not for ever: a delivery that does not end
+    /// must not keep the two from being compared.
+    pub(super) fn is_handing_over_to(&self, now: Now, node: &NodeId) -> bool {
+        let is_on_its_way = |progress: Progress| progress.is_up && progress.lasted < HINTS_FIRST;
+        !self.schedule.is_paused() && self.schedule.progress(node, now.instant).is_some_and(is_on_its_way)
     }
 
     fn is_ready_for_hints(&self, target: &NodeId) -> bool {

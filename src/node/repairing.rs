@@ -95,7 +95,7 @@ impl Node {
         let left = shared.keys().map(|peer| (*peer, 0)).collect();
         let ended = shared.is_empty().then_some(now.instant);
         for peer in shared.keys() {
-            let errand = Errand { peer: *peer, scope: scope.clone(), is_traced };
+            let errand = Errand { peer: *peer, scope: scope.clone(), is_traced, is_ordered: true };
             self.exchanging.want(now.instant, errand);
         }
         let number = self.number();
@@ -162,7 +162,8 @@ impl Node {
             Outcome::Apart | Outcome::Failed(_) => Some(now.instant + TRY_PAUSE * *tries),
         };
         if let Some(due) = again {
-            let errand = Errand { peer: errand.peer, scope: repair.scope.clone(), is_traced: repair.is_traced };
+            let (scope, is_traced) = (repair.scope.clone(), repair.is_traced);
+            let errand = Errand { peer: errand.peer, scope, is_traced, is_ordered: true };
             return self.exchanging.want(due, errand);
         }
         repair.left.remove(&errand.peer);

@@ -108,6 +108,8 @@ pub enum ExchangeRefusal {
     OtherHistory,
     /// Too much to do.
     Busy,
+    /// It is handing over what it kept for the sender, which will bring most of what that one lacks.
+    HintsFirst,
     /// A shape of trees it does not know; it speaks this version.
     UnknownVersion(u8),
     /// Bytes that are no part of a tree, or of one of another depth.

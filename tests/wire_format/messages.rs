@@ -363,6 +363,7 @@ pub(crate) fn exchange() -> Vec<Case> {
         case("exchange-refused-not-an-owner", Answer::Refused(ExchangeRefusal::NotAnOwner)),
         case("exchange-refused-other-history", Answer::Refused(ExchangeRefusal::OtherHistory)),
         case("exchange-refused-busy", Answer::Refused(ExchangeRefusal::Busy)),
+        case("exchange-refused-hints-first", Answer::Refused(ExchangeRefusal::HintsFirst)),
         case("exchange-refused-unknown-version", Answer::Refused(ExchangeRefusal::UnknownVersion(1))),
         case("exchange-refused-malformed", Answer::Refused(ExchangeRefusal::Malformed)),
         case("exchange-refused-store-failed", Answer::Refused(ExchangeRefusal::StoreFailed)),
