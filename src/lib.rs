@@ -12,8 +12,8 @@
 //! 2. **Everything that touches the world is thin.** `runtime` drives swarm, storage threads and timer; it translates
 //!    and forwards, and makes no protocol decision.
 //! 3. **A replica is a function of a transaction.** All stored data is read and changed through [`replica`].
-//! 4. **There is one way to merge.** Replication, read repair and hint delivery end in the same
-//!    [`replica::Work::Merge`].
+//! 4. **There is one way to merge.** Replication, read repair, hint delivery and exchange end in the same merge of
+//!    [`replica::values`].
 //! 5. **Nothing is acknowledged before it is durable.** Answers are made from a [`replica::Done`], and that exists only
 //!    after the commit.
 //!
@@ -26,7 +26,7 @@
 //! | 6 | `cli`, and the binary | what people type and read |
 //! | 5 | `runtime`, `client` | the shells: sockets, disk, clock (feature `node`) |
 //! | 4 | [`config`], [`node`] | the whole machine: inputs in, effects out |
-//! | 3 | [`replica`], [`quorum`], [`handoff`] | one transaction; who must answer; who is still owed something |
+//! | 3 | [`merkle`], [`replica`], [`quorum`], [`handoff`] | what differs; one transaction; who must answer, who is owed |
 //! | 2 | [`wire`], [`store`] | what nodes say to each other; tables under transactions |
 //! | 1 | [`ring`], [`causality`], [`membership`] | where keys live; what has been seen; who belongs |
 //! | 0 | [`limits`], [`digest`], [`clock`], [`ident`] | words |
@@ -62,6 +62,19 @@
 //! 3. What the target has durably is dropped, if it has not changed since it was sent. What grows too old is given up,
 //!    and its partition is marked.
 //!
+//! # The path of an exchange
+//!
+//! 1. [`handoff::exchanges`] finds a pair due: its interval is over, the other has come back, rows have changed, or an
+//!    administrator says so. One exchange begins at a time, over everything that the two share.
+//! 2. [`merkle::descent`] opens with one digest over all of it, from the buckets that [`replica::tree`] keeps in step
+//!    with the objects, in the same transactions. Equal: done, with one question and one answer.
+//! 3. Else it goes down, everywhere at once: the children of branches that differ, two levels a turn, to lists of items.
+//!    What one side lacks goes along as whole objects, which are merged like any other; then it asks once more.
+//! 4. Digests that differ while nothing below them does are wrong somewhere: both sides look at their buckets, record by
+//!    record, and put them right. A damaged record is dropped, and comes back by the next exchange.
+//! 5. A node whose store was wiped or restored answers for nothing of a partition until it has been compared with so many
+//!    of the row that they must hold whatever was acknowledged there.
+//!
 //! # Where to find what
 //!
 //! - The rule that keeps a dot from ever naming two values: [`causality::epochs`]. What a client has seen:
@@ -72,8 +85,8 @@
 //! - What is on disk: [`store::schema`], [`store::record`]; what a start does with it: [`replica::startup`].
 //! - Every bound of the system, with its reason: [`limits`].
 //! - Who answers, and how soon: [`membership::liveness`]. What people are told: [`wire::administration`].
-//! - What is not there yet: Merkle trees and planned removal of members; what hints did not carry is brought up to date by
-//!   read repair alone.
+//! - The shape of the tree, and why it is one of sums: [`merkle::branch`]. What an exchange says: [`wire::exchange`].
+//! - What is not there yet: planned removal of members, and data that follows a ring that has changed.
 
 pub mod limits;
 pub mod ident;

@@ -140,6 +140,12 @@ pub enum CliError {
         /// What, and what to do next.
         detail: String,
     },
+    /// What was waited for will not end: something else has taken its place, or its node knows nothing of it any more.
+    #[error("{detail}")]
+    GivenUp {
+        /// What has become of it, and what to do next.
+        detail: String,
+    },
     /// The history that a node told is not sound.
     #[error("the history does not verify: {detail}")]
     History {
@@ -173,6 +179,7 @@ impl CliError {
             },
             CliError::Node { .. } => "node",
             CliError::Missing { .. } => "missing",
+            CliError::GivenUp { .. } => "given_up",
             CliError::History { .. } => "history",
         }
     }
@@ -186,9 +193,11 @@ impl CliError {
             CliError::Client { error, .. } => client_exit(error),
             CliError::ReadFirst { read, .. } => read.exit(),
             CliError::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => Exit::Closed,
-            CliError::Io { .. } | CliError::Node { .. } | CliError::Missing { .. } | CliError::History { .. } => {
-                Exit::Failed
-            }
+            CliError::Io { .. }
+            | CliError::Node { .. }
+            | CliError::Missing { .. }
+            | CliError::GivenUp { .. }
+            | CliError::History { .. } => Exit::Failed,
             // A line that makes no sense is no misuse of the command.
             CliError::Line { reason, .. } => match reason.exit() {
                 Exit::Usage => Exit::Failed,

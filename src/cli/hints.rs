@@ -12,7 +12,7 @@ use crate::{
     cli::{
         connect::Session,
         error::CliError,
-        members::{new_table, to_lines},
+        members::{name_in, new_table, to_lines},
         output::{Answer, Text},
         settings_values::parse_node,
         text::{age_text, counted, peer_text},
@@ -151,7 +151,7 @@ fn table(hints: &[HintStatus], view: &View) -> String {
     for hint in hints {
         let dash = || "-".to_owned();
         table.add_row([
-            name_of(&hint.target, view).unwrap_or_else(dash),
+            name_in(view, &hint.target).unwrap_or_else(dash),
             peer_text(&hint.target),
             hint.count.to_string(),
             hint.bytes.to_string(),
@@ -188,10 +188,6 @@ fn word(delivery: Delivery) -> &'static str {
     }
 }
 
-fn name_of(node: &NodeId, view: &View) -> Option<String> {
-    view.members.get(node).map(|member| member.profile.name.to_string())
-}
-
 /// That an order has been taken.
 fn given(order: HintOrder) -> Answer {
     let (name, target, text) = match order {
@@ -217,7 +213,7 @@ impl Plan {
     fn new(target: NodeId, hints: &[HintStatus], view: &View) -> Plan {
         let of_target = hints.iter().find(|hint| hint.target == target);
         let (count, bytes) = of_target.map_or((0, 0), |hint| (hint.count, hint.bytes));
-        Plan { target, name: name_of(&target, view), count, bytes }
+        Plan { target, name: name_in(view, &target), count, bytes }
     }
 
     /// Answers with the plan where that is what was asked for; else fails with it.

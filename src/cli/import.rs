@@ -8,12 +8,12 @@
 //! Many keys are under way at once, one key never twice. After the first line that fails nothing more is started; what
 //! is under way is waited for and counted.
 
-use std::{collections::BTreeSet, fs, io, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, fs, io, path::PathBuf};
 
 use async_std::channel::Receiver;
 use clap::Args;
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::{Value as Json, json};
 
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
         connect::Session,
         error::CliError,
         lines,
-        output::{Answer, Text},
+        output::{self, Answer, Text},
         put::{self, PutRequest, Replaces},
         text::{counted, json_error_text, new_key, new_value, take_bytes},
     },
@@ -232,17 +232,15 @@ fn open(path: &PathBuf) -> Result<Opened, CliError> {
     Ok((lines::read(io::BufReader::new(file)), Some(size_bytes)))
 }
 
-/// A bar on the standard error; hidden when that is no terminal.
+/// How much of the input was read; without its size, only how much.
 fn progress_bar(size_bytes: Option<u64>) -> ProgressBar {
     let (bar, template) = match size_bytes {
         Some(size_bytes) => {
-            (ProgressBar::new(size_bytes), "{bar:40} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left")
+            (ProgressBar::new(size_bytes), "{bar:40} {bytes}/{total_bytes} {bytes_per_sec}, {time_left}")
         }
         None => (ProgressBar::new_spinner(), "{spinner} {bytes} {bytes_per_sec}"),
     };
-    bar.set_style(ProgressStyle::with_template(template).expect("the templates are sound"));
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
+    output::progress(bar, template)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! `quorate members`: who belongs to the cluster, and whom the asked member reaches.
 
+use std::time::Duration;
+
 use comfy_table::{Table, presets};
 use serde_json::{Value as Json, json};
 
@@ -8,21 +10,26 @@ use crate::{
         connect::Session,
         error::CliError,
         output::{Answer, Text},
-        text::peer_text,
+        text::{age_text, peer_text},
     },
+    ident::NodeId,
+    membership::view::View,
     ring::Ring,
-    wire::client::{MemberStatus, Reach},
+    wire::{
+        administration::PairStatus,
+        client::{MemberStatus, Reach, Status},
+    },
 };
 
 /// Asks.
 pub(crate) async fn run(session: &Session) -> Result<Answer, CliError> {
     let status = session.client.status().await.map_err(|error| session.explain(error))?;
     let view = session.client.view();
-    Ok(answer(&status.members, view.ring.as_deref()))
+    Ok(answer(&status, view.ring.as_deref()))
 }
 
-fn answer(members: &[MemberStatus], ring: Option<&Ring>) -> Answer {
-    let json = members.iter().map(|member| {
+fn answer(status: &Status, ring: Option<&Ring>) -> Answer {
+    let json = status.members.iter().map(|member| {
         let mut json = to_json(member);
         json["addresses"] = member.profile.addresses.clone().into();
         if let Some(ring) = ring {
@@ -31,7 +38,7 @@ fn answer(members: &[MemberStatus], ring: Option<&Ring>) -> Answer {
         }
         json
     });
-    Answer::one(Json::Array(json.collect()), Text::Lines(table(members, ring)))
+    Answer::one(Json::Array(json.collect()), Text::Lines(table(status, ring)))
 }
 
 /// One member, as `status` tells it.
@@ -47,9 +54,11 @@ pub(crate) fn to_json(member: &MemberStatus) -> Json {
 }
 
 /// All members for people.
-pub(crate) fn table(members: &[MemberStatus], ring: Option<&Ring>) -> String {
-    let mut table = new_table(["name", "state", "zone", "weight", "partitions", "heads", "peer id", "addresses"]);
-    for member in members {
+pub(crate) fn table(status: &Status, ring: Option<&Ring>) -> String {
+    let header = ["name", "state", "zone", "weight", "partitions", "heads", "agreed", "peer id", "addresses"];
+    let mut table = new_table(header);
+    for member in &status.members {
+        let pair = status.pairs.iter().find(|pair| pair.node == member.node);
         let count = |count: Option<usize>| count.map_or_else(|| "-".to_owned(), |count| count.to_string());
         table.add_row([
             member.profile.name.to_string(),
@@ -58,12 +67,24 @@ pub(crate) fn table(members: &[MemberStatus], ring: Option<&Ring>) -> String {
             member.profile.weight.to_string(),
             count(ring.map(|ring| ring.held_by(&member.node).count())),
             count(ring.map(|ring| ring.tokens_of(&member.node).len())),
+            pair.map_or_else(|| "-".to_owned(), agreed_text),
             peer_text(&member.node),
             // A member's addresses are whatever it claims: kept from speaking to the terminal.
             member.profile.addresses.iter().map(|text| text.escape_default().to_string()).collect::<Vec<_>>().join(" "),
         ]);
     }
     to_lines(&table)
+}
+
+/// When the asked member and another last held the same.
+fn agreed_text(pair: &PairStatus) -> String {
+    let ago = |ms| format!("{} ago", age_text(Duration::from_millis(ms)));
+    pair.agreed_ms.map_or_else(|| "never".to_owned(), ago)
+}
+
+/// The name of `node`, where it is known.
+pub(crate) fn name_in(view: &View, node: &NodeId) -> Option<String> {
+    view.members.get(node).map(|member| member.profile.name.to_string())
 }
 
 /// A table without frames, as all our tables are.
@@ -89,17 +110,25 @@ fn word(state: Reach) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::samples::{ring, status};
+    use crate::cli::samples::{node, ring, status};
 
     #[test]
     fn every_member_is_told_with_its_share() {
-        let members = status(&[Reach::Up, Reach::Down]).members;
-        let answer = answer(&members, Some(&ring(2)));
+        let answer = answer(&status(&[Reach::Up, Reach::Down]), Some(&ring(2)));
         let Text::Lines(text) = &answer.text else { panic!("lines") };
         assert!(text.contains("node-0") && text.contains("down") && text.contains("/ip4/127.0.0.1/tcp/4002"), "{text}");
         let json = answer.into_single_json();
         let shares: Vec<u64> = (0..2).map(|index| json[index]["owned"].as_u64().unwrap()).collect();
         assert_eq!(shares.iter().sum::<u64>(), 16);
         assert_eq!(json[0]["held"], 16);
+    }
+    #[test]
+    fn people_see_when_each_member_and_the_asked_one_last_held_the_same() {
+        let pair = |number, agreed_ms| PairStatus { node: node(number), shared_partitions: 16, agreed_ms, last: None };
+        let pairs = vec![pair(1, Some(12_300)), pair(2, None)];
+        let text = table(&Status { pairs, ..status(&[Reach::Up, Reach::Up, Reach::Up]) }, Some(&ring(3)));
+        let rows: Vec<&str> = text.lines().collect();
+        assert!(rows[2].contains("12 s ago") && rows[3].contains("never"), "{text}");
+        assert!(!rows[1].contains("never"), "with itself nobody compares: {text}");
     }
 }

@@ -40,6 +40,7 @@ fn answer(status: &Status) -> Answer {
         "node": { "peer_id": peer_text(&status.node), "name": name_of(status) },
         "cluster": status.cluster.as_str(),
         "metrics": numbers,
+        "seconds_since_agreement": agreements(status).collect::<Map<_, _>>(),
     });
     Answer::one(json, Text::Lines(to_text(status, &metrics)))
 }
@@ -56,6 +57,7 @@ fn metrics(status: &Status) -> Vec<Metric> {
         ("hints", "Hints that the node keeps for others.", status.hint_count),
         ("hint_bytes", "Size of those hints.", status.hint_bytes),
         ("marked_partitions", "Partitions in which hints were given up.", status.marked_partitions.into()),
+        ("filling_partitions", "Partitions that the node cannot vouch for yet.", status.filling_partitions.into()),
         ("alerts", "Alerts that stand.", status.alert_count.into()),
         ("store_writable", "Whether the store takes writes.", u64::from(status.store_failure.is_none())),
     ];
@@ -83,6 +85,13 @@ fn metrics(status: &Status) -> Vec<Metric> {
     gauges.chain(counters.into_iter().map(counter)).chain(told).collect()
 }
 
+/// For each other member of the node's rows, by peer id, the seconds since the two last held the same; those for which
+/// that has not happened yet are left out.
+fn agreements(status: &Status) -> impl Iterator<Item = (String, Json)> {
+    let agreed = status.pairs.iter().filter_map(|pair| Some((&pair.node, pair.agreed_ms?)));
+    agreed.map(|(node, ms)| (peer_text(node), Json::from(ms / 1_000)))
+}
+
 fn to_text(status: &Status, metrics: &[Metric]) -> String {
     let node = label(&peer_text(&status.node));
     let (name, cluster) = (label(&name_of(status)), label(status.cluster.as_str()));
@@ -98,6 +107,14 @@ fn to_text(status: &Status, metrics: &[Metric]) -> String {
         lines.push(format!("# TYPE {name} {kind}"));
         lines.push(format!("{name}{{node={node}}} {value}"));
     }
+    const AGREEMENT: &str = "quorate_seconds_since_agreement";
+    for (index, (peer, seconds)) in agreements(status).enumerate() {
+        if index == 0 {
+            lines.push(format!("# HELP {AGREEMENT} Seconds since the node and this peer last held the same."));
+            lines.push(format!("# TYPE {AGREEMENT} gauge"));
+        }
+        lines.push(format!("{AGREEMENT}{{node={node},peer={}}} {seconds}", label(&peer)));
+    }
     lines.join("\n")
 }
 
@@ -111,11 +128,16 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::cli::samples::{node, status};
+    use crate::{
+        cli::samples::{node, status},
+        wire::administration::PairStatus,
+    };
 
     fn busy() -> Status {
         let counters = vec![("hints_kept".to_owned(), 7), ("odd} 1\nforged".to_owned(), 8), (String::new(), 9)];
-        Status { hint_count: 3, hint_bytes: 300, counters, ..status(&[Reach::Up, Reach::Down, Reach::Up]) }
+        let pair = |number, agreed_ms| PairStatus { node: node(number), shared_partitions: 16, agreed_ms, last: None };
+        let pairs = vec![pair(1, Some(12_300)), pair(2, None)];
+        Status { hint_count: 3, hint_bytes: 300, counters, pairs, ..status(&[Reach::Up, Reach::Down, Reach::Up]) }
     }
 
     #[test]
@@ -135,12 +157,23 @@ mod tests {
     }
 
     #[test]
+    fn the_time_since_a_pair_agreed_names_the_peer_and_is_left_out_before_it_has() {
+        let Text::Lines(text) = answer(&busy()).text else { panic!("lines") };
+        let told: Vec<&str> = text.lines().filter(|line| line.starts_with("quorate_seconds_since_agreement")).collect();
+        let (node, peer) = (peer_text(&node(0)), peer_text(&node(1)));
+        assert_eq!(told, [format!("quorate_seconds_since_agreement{{node=\"{node}\",peer=\"{peer}\"}} 12")]);
+        let comments = text.lines().filter(|line| line.starts_with("# ") && line.contains("quorate_seconds_since"));
+        assert_eq!(comments.count(), 2, "{text}");
+    }
+
+    #[test]
     fn every_metric_is_told_once_and_the_same_in_json() {
         let metrics = metrics(&busy());
         let names: BTreeSet<&str> = metrics.iter().map(|metric| metric.name.as_str()).collect();
         assert_eq!(names.len(), metrics.len());
         let json = answer(&busy()).into_single_json();
         assert_eq!(json["metrics"].as_object().unwrap().len(), metrics.len());
+        assert_eq!(json["seconds_since_agreement"], json!({ peer_text(&node(1)): 12 }));
         assert_eq!((&json["metrics"]["quorate_hints"], &json["node"]["name"]), (&json!(3), &json!("node-0")));
     }
 

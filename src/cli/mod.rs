@@ -24,10 +24,13 @@ pub mod delete;
 pub mod scan;
 mod status;
 mod members;
-mod ring;
+pub mod ring;
 pub mod inspect;
 pub mod history;
 pub mod hints;
+pub mod repair;
+pub mod verify;
+mod watch;
 mod alerts;
 mod metrics;
 
@@ -145,13 +148,17 @@ pub(crate) enum ClientCommand {
     /// Who belongs to the cluster
     Members,
     /// Who serves which partition
-    Ring,
+    Ring(ring::RingArgs),
     /// What each replica holds of a key
     Inspect(inspect::InspectArgs),
     /// All membership changes
     History(history::HistoryArgs),
     /// What a node keeps for members that are away; deliver, pause, resume or drop it
     Hints(hints::HintsArgs),
+    /// Make replicas equal now: compare a node's with all others of its rows
+    Repair(repair::RepairArgs),
+    /// Look at every record of a node, and mend what is damaged
+    Verify(verify::VerifyArgs),
     /// What the administrator of a node should know
     Alerts,
     /// Counters and gauges of a node, for Prometheus' textfile collector
@@ -215,10 +222,12 @@ impl ClientCommand {
             ClientCommand::Scan(args) => scan::run(session, args).await,
             ClientCommand::Status => status::run(session).await,
             ClientCommand::Members => members::run(session).await,
-            ClientCommand::Ring => ring::run(session).await,
+            ClientCommand::Ring(args) => ring::run(session, &args).await,
             ClientCommand::Inspect(args) => inspect::run(session, args).await,
             ClientCommand::History(args) => history::run(session, args).await,
             ClientCommand::Hints(args) => hints::run(session, args.into_request()?).await,
+            ClientCommand::Repair(args) => repair::run(session, args.into_request()?).await,
+            ClientCommand::Verify(args) => verify::run(session, args).await,
             ClientCommand::Alerts => alerts::run(session).await,
             ClientCommand::Metrics => metrics::run(session).await,
         }
@@ -298,6 +307,7 @@ mod tests {
              --config f -o json",
             "quorate start --sloppy false --hints true --hint-ttl 60 --hint-bytes-per-target 1000 --hint-bytes 2000 \
              --dead-after 5 --on-alert 'cat >> f'",
+            "quorate start --anti-entropy false --exchange-interval 0.5 --exchange-bytes-per-second 1000",
             "quorate put k v --w 2 --strict --ttl 1h",
             "quorate put k - --context abc",
             "quorate put k --overwrite",
@@ -313,6 +323,7 @@ mod tests {
             "quorate status",
             "quorate members",
             "quorate ring",
+            "quorate ring --roots -o json",
             "quorate history --verify",
             "quorate hints",
             "quorate hints status -o json",
@@ -321,6 +332,10 @@ mod tests {
             "quorate hints resume",
             "quorate hints drop --target 12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo --yes",
             "quorate hints drop --target 12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo --dry-run",
+            "quorate repair",
+            "quorate repair --partition 3 --wait -o json",
+            "quorate repair --key k --trace",
+            "quorate verify --wait",
             "quorate alerts",
             "quorate metrics -o json",
             "quorate config show --origin --replicas 2",
@@ -344,6 +359,9 @@ mod tests {
             "quorate bench --mix 60:50",
             "quorate fetch k",
             "quorate hints away",
+            "quorate repair --partition 3 --key k",
+            "quorate repair --partition -1",
+            "quorate verify k",
             "quorate hints drop --target ann",
             "quorate",
         ] {

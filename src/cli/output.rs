@@ -4,9 +4,14 @@
 //! go to the standard output, everything else to the standard error. Nothing is printed with `print!`, which panics
 //! when the reader goes away.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::{
+    fmt,
+    io::{self, IsTerminal as _, Write as _},
+    time::Duration,
+};
 
 use clap::ValueEnum;
+use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 use serde_json::{Value as Json, json};
 
 use crate::cli::error::{CliError, Exit};
@@ -138,6 +143,21 @@ impl Terminal {
             if ends_line { Ok(()) } else { out.write_all(b"\n") }
         })
     }
+}
+
+/// `bar` on the standard error in the form of `template`, which may say `{time_left}`; hidden when that is no terminal.
+pub(crate) fn progress(bar: ProgressBar, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).expect("the templates are sound");
+    bar.set_style(style.with_key("time_left", |state: &ProgressState, out: &mut dyn fmt::Write| {
+        // Fails only where the text that is written to does, and that does not.
+        let _ = match state.pos() {
+            // Nothing to reckon with so far.
+            0 => write!(out, "time left unknown"),
+            _ => write!(out, "{:#} left", HumanDuration(state.eta())),
+        };
+    }));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
 }
 
 fn write_out(write: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>) -> Result<(), CliError> {

@@ -1,5 +1,8 @@
-//! `quorate ring`: which members serve which partition.
+//! `quorate ring`: which members serve which partition, and what the asked one holds of it.
 
+use std::collections::BTreeMap;
+
+use clap::Args;
 use serde_json::{Value as Json, json};
 
 use crate::{
@@ -11,29 +14,81 @@ use crate::{
         text::{counted, peer_text},
     },
     membership::view::View,
-    ring::Ring,
+    ring::{Ring, token::Partition},
+    wire::administration::RootStatus,
 };
 
+/// Arguments of `ring`.
+#[derive(Debug, Clone, Args)]
+pub struct RingArgs {
+    /// Also what the asked node holds of each partition: equal roots, equal data.
+    #[arg(long)]
+    pub roots: bool,
+}
+
+/// What a node holds, by partition.
+type Roots = BTreeMap<Partition, RootStatus>;
+
 /// Asks.
-pub(crate) async fn run(session: &Session) -> Result<Answer, CliError> {
+pub(crate) async fn run(session: &Session, args: &RingArgs) -> Result<Answer, CliError> {
+    let roots = match args.roots {
+        true => Some(session.client.roots().await.map_err(|error| session.explain(error))?),
+        false => None,
+    };
+    let roots: Option<Roots> = roots.map(|roots| roots.into_iter().map(|root| (root.partition, root)).collect());
     let view = session.client.view();
     match &view.ring {
-        Some(ring) => Ok(answer(ring, |index| name_of(&view, ring, index))),
+        Some(ring) => Ok(answer(ring, roots.as_ref(), |index| name_of(&view, ring, index))),
         None => Err(CliError::Missing { detail: "the node has found no cluster yet, so there is no ring".to_owned() }),
     }
 }
 
 /// `name` gives the name of the member at a place in [`Ring::members`].
-fn answer(ring: &Ring, name: impl Fn(usize) -> String) -> Answer {
+fn answer(ring: &Ring, roots: Option<&Roots>, name: impl Fn(usize) -> String) -> Answer {
     let partitions = ring.partitions();
     let lines = partitions.iter().map(|partition| {
-        json!({
+        let row: Vec<String> = ring.row(partition).iter().map(peer_text).collect();
+        let mut json = json!({
             "partition": partition.0,
             "token": partition.first_token(partitions).to_string(),
-            "row": ring.row(partition).iter().map(peer_text).collect::<Vec<_>>(),
-        })
+            "row": row,
+        });
+        if roots.is_some() {
+            // One configuration is active as long as nothing moves: the row.
+            json["configurations"] = json!([row]);
+        }
+        if let Some(root) = roots.and_then(|roots| roots.get(&partition)) {
+            json["root"] = root_text(root).into();
+            json["count"] = root.count.into();
+            json["filled"] = root.filled.into();
+        }
+        json
     });
-    Answer::many(lines.collect::<Vec<Json>>(), Text::Lines(to_text(ring, name)))
+    let lines: Vec<Json> = lines.collect();
+    let mut text = to_text(ring, name);
+    if let Some(roots) = roots {
+        text = format!("{text}\n\nwhat the asked node holds:\n{}", roots_table(ring, roots));
+    }
+    Answer::many(lines, Text::Lines(text))
+}
+
+fn roots_table(ring: &Ring, roots: &Roots) -> String {
+    let mut table = new_table(["partition", "token", "keys", "filled", "root"]);
+    for (partition, root) in roots {
+        table.add_row([
+            partition.to_string(),
+            partition.first_token(ring.partitions()).to_string(),
+            root.count.to_string(),
+            if root.filled { "yes" } else { "no" }.to_owned(),
+            root_text(root),
+        ]);
+    }
+    to_lines(&table)
+}
+
+/// A root as 32 hexadecimal digits.
+fn root_text(root: &RootStatus) -> String {
+    root.root.0.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn to_text(ring: &Ring, name: impl Fn(usize) -> String) -> String {
@@ -95,17 +150,39 @@ fn name_of(view: &View, ring: &Ring, index: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::samples::ring;
+    use crate::{
+        cli::samples::{node, ring},
+        wire::exchange::Root,
+    };
 
     #[test]
     fn there_is_one_object_a_partition_with_its_token_and_its_row() {
-        let answer = answer(&ring(5), |index| format!("node-{index}"));
+        let answer = answer(&ring(5), None, |index| format!("node-{index}"));
         let json = answer.into_single_json();
         let lines = json["lines"].as_array().unwrap();
         assert_eq!(lines.len(), 16);
         assert_eq!(lines[3]["partition"], 3);
         assert_eq!(lines[3]["token"], "3000000000000000");
         assert_eq!(lines[3]["row"].as_array().unwrap().len(), 3);
+        assert_eq!(lines[3].as_object().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn roots_are_told_of_what_the_asked_node_holds_and_configurations_of_all() {
+        let ring = ring(5);
+        let held = ring.held_by(&node(0)).next().unwrap();
+        let root = RootStatus { partition: held, count: 7, root: Root([0xab; 16]), filled: false };
+        let answer = answer(&ring, Some(&Roots::from([(held, root)])), |index| format!("node-{index}"));
+        let Text::Lines(text) = &answer.text else { panic!("lines") };
+        let row = text.lines().last().unwrap();
+        assert!(row.contains(&"ab".repeat(16)) && row.contains('7') && row.contains("no"), "{text}");
+        let json = answer.into_single_json();
+        let line = |partition: Partition| json["lines"][usize::from(partition.0)].clone();
+        assert_eq!(line(held)["root"], "ab".repeat(16));
+        assert_eq!((&line(held)["count"], &line(held)["filled"]), (&json!(7), &json!(false)));
+        assert_eq!(line(held)["configurations"], json!([line(held)["row"]]));
+        let elsewhere = ring.partitions().iter().find(|partition| *partition != held).unwrap();
+        assert_eq!((line(elsewhere).get("root"), line(elsewhere)["configurations"].is_array()), (None, true));
     }
 
     #[test]

@@ -5,10 +5,17 @@ use libp2p::identity::Keypair;
 use crate::{
     digest::Digest,
     ident::{Name, NodeId},
-    membership::change::{Parameters, Profile},
+    membership::{
+        change::{Parameters, Profile},
+        history::History,
+        view::View,
+    },
     ring::{Ring, RingMember, token::PartitionCount},
     runtime::identity,
-    wire::client::{MemberStatus, Reach, Status},
+    wire::{
+        administration::{ExchangeReport, RepairScope, RepairStatus},
+        client::{MemberStatus, Reach, Status},
+    },
 };
 
 /// The node with this number; always the same, and a sound public key.
@@ -22,6 +29,13 @@ pub(crate) fn ring(count: usize) -> Ring {
     let member = |number| RingMember { id: node(number), placement: node(number), zone: None, weight: 1 };
     let members = (0..u8::try_from(count).unwrap()).map(member).collect();
     Ring::new(members, PartitionCount::new(16).unwrap(), 3)
+}
+
+/// A view without members that has the ring of so many nodes.
+pub(crate) fn view(count: usize) -> View {
+    let mut view = View::fold(&History::new(Name::new("quorate").unwrap()));
+    view.ring = Some(ring(count).into());
+    view
 }
 
 /// What node 0 says of a cluster whose members are in these states.
@@ -58,4 +72,28 @@ pub(crate) fn status(states: &[Reach]) -> Status {
         alert_count: 0,
         counters: Vec::new(),
     }
+}
+
+/// A repair of everything with two others that is over.
+pub(crate) fn repair(number: u64) -> RepairStatus {
+    RepairStatus {
+        number,
+        scope: RepairScope::Everything,
+        peers_total: 2,
+        peers_done: 2,
+        partitions_total: 16,
+        partitions_done: 16,
+        taken: 5,
+        given: 3,
+        bytes: 4_096,
+        lasted_ms: 1_500,
+        is_over: true,
+        failed: Vec::new(),
+        trace: Vec::new(),
+    }
+}
+
+/// What a node tells of exchanges that was never asked for any.
+pub(crate) fn report() -> ExchangeReport {
+    ExchangeReport { pairs: Vec::new(), under_way: 0, repair: None, check: None }
 }

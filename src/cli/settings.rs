@@ -62,6 +62,12 @@ pub struct Settings {
     pub peer_timeout: Duration,
     /// Whether reads repair replicas that were behind.
     pub read_repair: bool,
+    /// Whether replicas are compared and made equal, in the background and on demand.
+    pub anti_entropy: bool,
+    /// In what time the node is compared once with each other of its rows.
+    pub exchange_interval: Duration,
+    /// How many bytes a second comparing may take, what is handed over included.
+    pub exchange_bytes_per_second: u64,
     /// Whether copies and answers of fallbacks count where a request does not say `strict`.
     pub sloppy: bool,
     /// Whether nodes keep hints for each other.
@@ -223,6 +229,9 @@ impl Settings {
             reconcile_interval: one(&entries, "reconcile_interval", parse_seconds)?,
             peer_timeout: one(&entries, "peer_timeout", parse_seconds)?,
             read_repair: one(&entries, "read_repair", parse_bool)?,
+            anti_entropy: one(&entries, "anti_entropy", parse_bool)?,
+            exchange_interval: one(&entries, "exchange_interval", parse_seconds)?,
+            exchange_bytes_per_second: one(&entries, "exchange_bytes_per_second", parse_bytes)?,
             sloppy: one(&entries, "sloppy", parse_bool)?,
             hints: one(&entries, "hints", parse_bool)?,
             hint_ttl: one(&entries, "hint_ttl", parse_age)?,
@@ -257,7 +266,7 @@ impl fmt::Display for Origin {
 }
 
 /// Every key there is, in the order in which they are shown.
-pub const KEYS: [&str; 24] = [
+pub const KEYS: [&str; 27] = [
     "data_dir",
     "name",
     "listen",
@@ -275,6 +284,9 @@ pub const KEYS: [&str; 24] = [
     "reconcile_interval",
     "peer_timeout",
     "read_repair",
+    "anti_entropy",
+    "exchange_interval",
+    "exchange_bytes_per_second",
     "sloppy",
     "hints",
     "hint_ttl",
@@ -313,6 +325,9 @@ fn add_defaults(entries: &mut BTreeMap<&'static str, Entry>, sources: &Sources) 
         ("reconcile_interval", "1".to_owned()),
         ("peer_timeout", "2".to_owned()),
         ("read_repair", "true".to_owned()),
+        ("anti_entropy", "true".to_owned()),
+        ("exchange_interval", "600".to_owned()),
+        ("exchange_bytes_per_second", "33554432".to_owned()),
         ("sloppy", "true".to_owned()),
         ("hints", "true".to_owned()),
         ("hint_ttl", "43200".to_owned()),

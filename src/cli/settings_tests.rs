@@ -62,6 +62,8 @@ fn a_key_that_does_not_exist_is_refused_with_the_one_that_was_meant() {
     check("replica = 3", Some("replicas"));
     check("data-dir = 'x'", Some("data_dir"));
     check("peer_timeuot = 3", Some("peer_timeout"));
+    check("anti-entropy = true", Some("anti_entropy"));
+    check("exchange_intervall = 3", Some("exchange_interval"));
     check("colour = 'blue'", None);
     let message = load_file("replica = 3").unwrap_err().to_string();
     assert!(message.contains("`replica`") && message.contains("did you mean `replicas`"), "{message}");
@@ -92,6 +94,11 @@ fn a_value_that_breaks_its_rule_is_refused_by_key_value_and_rule() {
         ("listen", "localhost"),
         ("admins", "ann"),
         ("admins", "QmNnooDu7bfjPFoTZYxMNLWUQJyrVwtbZg5gBMjTezGAJN"),
+        ("anti_entropy", "off"),
+        ("exchange_interval", "0"),
+        ("exchange_interval", "1h"),
+        ("exchange_bytes_per_second", "0"),
+        ("exchange_bytes_per_second", "1.5"),
         ("sloppy", "1"),
         ("hints", "on"),
         ("hint_ttl", "2592001"),
@@ -109,6 +116,7 @@ fn a_value_that_breaks_its_rule_is_refused_by_key_value_and_rule() {
 #[test]
 fn times_take_fractions_and_lists_take_commas() {
     assert_eq!(load_flag("discovery_window", "0.25").unwrap().discovery_window, Duration::from_millis(250));
+    assert_eq!(load_flag("exchange_interval", "0.5").unwrap().exchange_interval, Duration::from_millis(500));
     let listed = load_flag("join", "/ip4/127.0.0.1/tcp/1, /ip4/127.0.0.1/tcp/2").unwrap();
     assert_eq!(listed.join.len(), 2);
     let settings = load_file("listen = ['/ip4/127.0.0.1/tcp/0']\nread_repair = false\npeer_timeout = 1.5").unwrap();

@@ -59,6 +59,8 @@ fn from_object(mut object: Map<String, Json>) -> Result<ClientCommand, CliError>
         Some(Json::String(op)) => op,
         Some(_) | None => return Err(usage("a JSON line needs an `op`, such as \"get\"".to_owned())),
     };
+    // A repair is of everything unless it is told of what: its key is an option.
+    let key_option = if op == "repair" { take_bytes(&mut object, "key").map_err(usage)? } else { None };
     let mut places = Vec::new();
     for name in ["key", "prefix", "value", "action"] {
         places.extend(take_bytes(&mut object, name).map_err(usage)?);
@@ -67,7 +69,11 @@ fn from_object(mut object: Map<String, Json>) -> Result<ClientCommand, CliError>
     if op == "put" && places.get(1).is_some_and(|value| value == b"-") {
         return put_of_dash(object, places);
     }
-    from_arguments(arguments(op, object, places)?)
+    let mut words = arguments(op, object, places)?;
+    if let Some(key) = key_option {
+        words.insert(1, os_string([b"--key=".as_slice(), &key].concat()));
+    }
+    from_arguments(words)
 }
 
 /// Options first, then `--`, then what stands in places: so that no key or value looks like an option.
@@ -119,7 +125,8 @@ mod tests {
     use super::*;
     use crate::{
         cli::put::{PutRequest, Replaces, ValueSource},
-        wire::client::Consistency,
+        ident::Key,
+        wire::{administration::RepairScope, client::Consistency},
     };
 
     #[track_caller]
@@ -164,15 +171,32 @@ mod tests {
             r#"{"op":"status"}"#,
             r#"{"op":"members"}"#,
             r#"{"op":"ring"}"#,
+            r#"{"op":"ring","roots":true}"#,
             r#"{"op":"inspect","key":"k"}"#,
             r#"{"op":"history"}"#,
             r#"{"op":"hints"}"#,
             r#"{"op":"hints","action":"pause"}"#,
+            r#"{"op":"repair"}"#,
+            r#"{"op":"repair","partition":3,"wait":true,"trace":false}"#,
+            r#"{"op":"verify","wait":true}"#,
             r#"{"op":"alerts"}"#,
             r#"{"op":"metrics"}"#,
         ] {
             assert!(parse(line.as_bytes()).command.is_ok(), "{line}");
         }
+    }
+
+    #[test]
+    fn the_key_of_a_repair_may_be_any_bytes() {
+        let scope = |line: &str| match parse(line.as_bytes()).command.unwrap() {
+            ClientCommand::Repair(args) => args.into_request().unwrap().scope,
+            other => panic!("{other:?}"),
+        };
+        let of = |key: &[u8]| RepairScope::Key(Key::new(key).unwrap());
+        assert_eq!(scope(r#"{"op":"repair","key":"--wait"}"#), of(b"--wait"));
+        assert_eq!(scope(r#"{"op":"repair","key_base64":"/w==","wait":true}"#), of(&[0xff]));
+        assert_eq!(scope("repair --key k"), of(b"k"));
+        assert!(parse(br#"{"op":"repair","key":"k","partition":3}"#).command.is_err());
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::{
         settings::{Raw, Settings},
         text::{peer_text, to_word},
     },
-    config::{Founding, NodeConfig},
+    config::{AntiEntropy, Founding, NodeConfig},
     membership::change::{Parameters, Profile},
     node::effect::Event,
     quorum::put::Hinting,
@@ -77,6 +77,15 @@ pub struct StartArgs {
     /// Whether reads repair replicas that were behind: true or false.
     #[arg(long, value_name = "BOOL")]
     pub read_repair: Option<String>,
+    /// Whether replicas are compared and made equal, in the background and by `repair`: true or false.
+    #[arg(long, value_name = "BOOL")]
+    pub anti_entropy: Option<String>,
+    /// Seconds in which it is compared once with each other of its rows.
+    #[arg(long, value_name = "SECONDS")]
+    pub exchange_interval: Option<String>,
+    /// Bytes a second that comparing may take, what is handed over included.
+    #[arg(long, value_name = "N")]
+    pub exchange_bytes_per_second: Option<String>,
     /// Whether others stand in for members of a row that are away: true or false.
     #[arg(long, value_name = "BOOL")]
     pub sloppy: Option<String>,
@@ -114,6 +123,9 @@ impl StartArgs {
             ("reconcile_interval", "--reconcile-interval", &self.reconcile_interval),
             ("peer_timeout", "--peer-timeout", &self.peer_timeout),
             ("read_repair", "--read-repair", &self.read_repair),
+            ("anti_entropy", "--anti-entropy", &self.anti_entropy),
+            ("exchange_interval", "--exchange-interval", &self.exchange_interval),
+            ("exchange_bytes_per_second", "--exchange-bytes-per-second", &self.exchange_bytes_per_second),
             ("sloppy", "--sloppy", &self.sloppy),
             ("hints", "--hints", &self.hints),
             ("hint_ttl", "--hint-ttl", &self.hint_ttl),
@@ -184,6 +196,9 @@ fn to_runtime(settings: &Settings) -> Result<runtime::Settings, CliError> {
         reconcile_interval: settings.reconcile_interval,
         peer_timeout: settings.peer_timeout,
         read_repair: settings.read_repair,
+        anti_entropy: if settings.anti_entropy { AntiEntropy::On } else { AntiEntropy::Off },
+        exchange_interval: settings.exchange_interval,
+        exchange_bytes_per_second: settings.exchange_bytes_per_second,
         scope: if settings.sloppy { Scope::Sloppy } else { Scope::Strict },
         hinting: if settings.hints { Hinting::On } else { Hinting::Off },
         hint_limits: settings.hint_limits,

@@ -26,14 +26,14 @@ fn a_node_that_was_told_whom_to_join_never_founds() {
 }
 
 #[test]
-fn without_a_word_hints_and_alerts_are_those_of_a_local_network() {
+fn without_a_word_hints_exchanges_and_alerts_are_those_of_a_local_network() {
     let node = to_runtime(&settings(&[])).unwrap().node;
     let lan = NodeConfig::lan(node.cluster.clone(), node.profile.clone(), node.parameters);
     assert_eq!(node, NodeConfig { founding: node.founding, ..lan });
 }
 
 #[test]
-fn what_is_said_of_hints_and_alerts_reaches_the_node() {
+fn what_is_said_of_hints_exchanges_and_alerts_reaches_the_node() {
     let admin = peer_text(&node(7));
     let flags = [
         ("sloppy", "false"),
@@ -42,6 +42,9 @@ fn what_is_said_of_hints_and_alerts_reaches_the_node() {
         ("hint_bytes_per_target", "1000"),
         ("hint_bytes", "2000"),
         ("dead_after", "1.5"),
+        ("anti_entropy", "false"),
+        ("exchange_interval", "2.5"),
+        ("exchange_bytes_per_second", "5000"),
         ("admins", admin.as_str()),
     ];
     let told = to_runtime(&settings(&flags)).unwrap().node;
@@ -49,6 +52,8 @@ fn what_is_said_of_hints_and_alerts_reaches_the_node() {
     assert_eq!((told.hint_limits.target_bytes, told.hint_limits.total_bytes), (1_000, 2_000));
     assert_eq!((told.hint_ttl.as_secs(), told.dead_after.as_millis()), (90, 1_500));
     assert_eq!(told.admins, [node(7)].into());
+    assert_eq!((told.anti_entropy, told.exchange_bytes_per_second), (AntiEntropy::Off, 5_000));
+    assert_eq!(told.exchange_interval.as_millis(), 2_500);
 }
 
 #[test]

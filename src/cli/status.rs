@@ -8,11 +8,17 @@ use crate::{
         error::{CliError, Exit},
         members,
         output::{Answer, Text},
-        text::{counted, peer_text},
+        repair,
+        text::{counted, peer_text, seconds_of},
+        verify,
     },
     ident::NodeId,
+    membership::view::View,
     ring::Ring,
-    wire::client::{Reach, Status},
+    wire::{
+        administration::{ExchangeReport, LastExchange, PairStatus},
+        client::{Reach, Status},
+    },
 };
 
 /// How well the cluster serves.
@@ -29,18 +35,22 @@ pub(crate) enum Health {
 /// Asks.
 pub(crate) async fn run(session: &Session) -> Result<Answer, CliError> {
     let status = session.client.status().await.map_err(|error| session.explain(error))?;
-    let view = session.client.view();
-    Ok(answer(&status, view.ring.as_deref()))
+    let report = session.client.exchanges().await.map_err(|error| session.explain(error))?;
+    Ok(answer(&status, &report, &session.client.view()))
 }
 
-fn answer(status: &Status, ring: Option<&Ring>) -> Answer {
+fn answer(status: &Status, report: &ExchangeReport, view: &View) -> Answer {
+    let ring = view.ring.as_deref();
     let health = health_of(status, ring);
     let exit = match health {
         Health::Healthy => Exit::Done,
         Health::Degraded => Exit::Degraded,
         Health::Unavailable => Exit::Unavailable,
     };
-    Answer::one(to_json(status, health), Text::Lines(to_text(status, ring, health))).ending(exit)
+    let mut json = to_json(status, health);
+    json["repair"] = report.repair.as_ref().map_or(Json::Null, |told| without_trace(repair::to_json(told, view)));
+    json["verify"] = report.check.as_ref().map_or(Json::Null, verify::to_json);
+    Answer::one(json, Text::Lines(to_text(status, report, ring, health))).ending(exit)
 }
 
 /// Judges every row by who is up in the eyes of the member that was asked. `suspect` is not up.
@@ -68,12 +78,13 @@ fn to_json(status: &Status, health: Health) -> Json {
             "total": status.parameters.map_or(0, |parameters| parameters.partitions.get()),
             "held": status.held_partitions,
             "owned": status.owned_partitions,
-            "filling": 0,
+            "filling": status.filling_partitions,
         },
         "replicas": status.parameters.map_or(0, |parameters| parameters.replicas),
         "keys": status.key_count,
         "hints": { "count": status.hint_count, "bytes": status.hint_bytes },
         "marked_partitions": status.marked_partitions,
+        "exchanges": status.pairs.iter().map(|pair| pair_json(pair, status)).collect::<Vec<_>>(),
         "alerts": status.alert_count,
         "counters": status.counters.iter().map(|(name, count)| (name.clone(), json!(count))).collect::<Map<_, _>>(),
         "commits": status.commit_count,
@@ -83,7 +94,35 @@ fn to_json(status: &Status, health: Health) -> Json {
     })
 }
 
-fn to_text(status: &Status, ring: Option<&Ring>, health: Health) -> String {
+/// How the asked member and another stand.
+fn pair_json(pair: &PairStatus, status: &Status) -> Json {
+    let name = status.members.iter().find(|member| member.node == pair.node).map(|member| member.profile.name.as_str());
+    let mut json = json!({
+        "peer_id": peer_text(&pair.node),
+        "name": name,
+        "shared_partitions": pair.shared_partitions,
+        "agreed_seconds": pair.agreed_ms.map(seconds_of),
+        "last": pair.last.as_ref().map(|last| match last {
+            LastExchange::InStep => "in_step",
+            LastExchange::Apart => "apart",
+            LastExchange::Failed(_) => "failed",
+        }),
+    });
+    if let Some(LastExchange::Failed(detail)) = &pair.last {
+        json["detail"] = detail.as_str().into();
+    }
+    json
+}
+
+/// The branches that a repair looked at are for those who asked for them.
+fn without_trace(mut repair: Json) -> Json {
+    if let Some(repair) = repair.as_object_mut() {
+        repair.remove("trace");
+    }
+    repair
+}
+
+fn to_text(status: &Status, report: &ExchangeReport, ring: Option<&Ring>, health: Health) -> String {
     let total = status.parameters.map_or(0, |parameters| parameters.partitions.get());
     let replicas = status.parameters.map_or(0, |parameters| parameters.replicas);
     let mut lines = vec![
@@ -116,13 +155,24 @@ fn to_text(status: &Status, ring: Option<&Ring>, health: Health) -> String {
     if let Some(failure) = &status.store_failure {
         lines.push(format!("its store refuses writes: {failure}"));
     }
+    if status.filling_partitions > 0 {
+        let partitions = counted(status.filling_partitions.into(), "partition");
+        lines.push(format!(
+            "cannot vouch for {partitions}: its store is new, was wiped or restored; it answers for nothing there until it \
+             has been compared with enough others"
+        ));
+    }
+    lines.extend(report.repair.as_ref().map(repair::line));
+    lines.extend(report.check.as_ref().map(verify::line));
     if status.hint_count > 0 {
         let hints = counted(status.hint_count, "hint");
         lines.push(format!("keeps {hints} ({} bytes) for members that were away: `quorate hints`", status.hint_bytes));
     }
     if status.marked_partitions > 0 {
         let partitions = counted(status.marked_partitions.into(), "partition");
-        lines.push(format!("gave up hints in {partitions}: replicas differ there until keys are read or written"));
+        lines.push(format!(
+            "gave up hints in {partitions}: replicas differ there until they are compared: `quorate repair`"
+        ));
     }
     if status.alert_count > 0 {
         lines.push(format!("{} for its administrator: `quorate alerts`", counted(status.alert_count.into(), "alert")));
@@ -130,8 +180,21 @@ fn to_text(status: &Status, ring: Option<&Ring>, health: Health) -> String {
     if status.damaged_count > 0 {
         lines.push(format!("{} records were found damaged since it started", status.damaged_count));
     }
-    lines.push(members::table(&status.members, ring));
+    lines.extend(failures(status));
+    lines.push(members::table(status, ring));
     lines.join("\n")
+}
+
+/// With whom the last exchange came to nothing, and why.
+fn failures(status: &Status) -> impl Iterator<Item = String> {
+    status.pairs.iter().filter_map(|pair| match &pair.last {
+        Some(LastExchange::Failed(detail)) => {
+            let member = status.members.iter().find(|member| member.node == pair.node);
+            let name = member.map_or_else(|| peer_text(&pair.node), |member| member.profile.name.to_string());
+            Some(format!("could not be compared with {name}: {detail}"))
+        }
+        Some(LastExchange::InStep | LastExchange::Apart) | None => None,
+    })
 }
 
 fn short(status: &Status) -> String {
@@ -159,13 +222,23 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::samples::{ring, status};
+    use crate::{
+        cli::samples::{node, repair, report, status, view},
+        wire::administration::CheckStatus,
+    };
+
+    fn text(answer: Answer) -> String {
+        match answer.text {
+            Text::Lines(text) => text,
+            other => panic!("{other:?}"),
+        }
+    }
 
     #[track_caller]
     fn check(states: &[Reach], expected: Health, code: u8) {
-        let (status, ring) = (status(states), ring(states.len()));
-        assert_eq!(health_of(&status, Some(&ring)), expected);
-        assert_eq!(answer(&status, Some(&ring)).exit.code(), code);
+        let (status, view) = (status(states), view(states.len()));
+        assert_eq!(health_of(&status, view.ring.as_deref()), expected);
+        assert_eq!(answer(&status, &report(), &view).exit.code(), code);
     }
 
     #[test]
@@ -191,14 +264,14 @@ mod tests {
     #[test]
     fn a_store_that_refuses_is_degraded_and_said() {
         let failing = Status { store_failure: Some("disk full".to_owned()), ..status(&[Reach::Up; 3]) };
-        let answer = answer(&failing, Some(&ring(3)));
+        let answer = answer(&failing, &report(), &view(3));
         assert_eq!(answer.exit, Exit::Degraded);
-        assert!(matches!(answer.text, Text::Lines(text) if text.contains("disk full")));
+        assert!(text(answer).contains("disk full"));
     }
 
     #[test]
     fn the_status_has_the_fields_that_scripts_rely_on() {
-        let json = answer(&status(&[Reach::Up, Reach::Down, Reach::Up]), Some(&ring(3))).into_single_json();
+        let json = answer(&status(&[Reach::Up, Reach::Down, Reach::Up]), &report(), &view(3)).into_single_json();
         for path in [
             "/state",
             "/node/peer_id",
@@ -218,9 +291,52 @@ mod tests {
             "/keys",
             "/hints/count",
             "/hints/bytes",
+            "/exchanges",
+            "/repair",
+            "/verify",
         ] {
             assert!(json.pointer(path).is_some(), "{path}");
         }
         assert_eq!((&json["state"], &json["members"][1]["state"]), (&json!("degraded"), &json!("down")));
+    }
+    #[test]
+    fn how_the_asked_member_and_each_other_stand_is_told() {
+        let pair = |number, agreed_ms, last| PairStatus { node: node(number), shared_partitions: 16, agreed_ms, last };
+        let failed = LastExchange::Failed("it is busy with others".to_owned());
+        let pairs =
+            vec![pair(1, Some(1_500), Some(LastExchange::InStep)), pair(2, None, Some(failed)), pair(9, None, None)];
+        let told = Status { pairs, ..status(&[Reach::Up; 3]) };
+        let json = answer(&told, &report(), &view(3)).into_single_json();
+        let expected = json!([
+            { "peer_id": peer_text(&node(1)), "name": "node-1", "shared_partitions": 16, "agreed_seconds": 1.5,
+              "last": "in_step" },
+            { "peer_id": peer_text(&node(2)), "name": "node-2", "shared_partitions": 16, "agreed_seconds": null,
+              "last": "failed", "detail": "it is busy with others" },
+            { "peer_id": peer_text(&node(9)), "name": null, "shared_partitions": 16, "agreed_seconds": null,
+              "last": null },
+        ]);
+        assert_eq!(json["exchanges"], expected);
+        let text = text(answer(&told, &report(), &view(3)));
+        assert!(text.contains("could not be compared with node-2: it is busy") && text.contains("1 s ago"), "{text}");
+    }
+
+    #[test]
+    fn what_a_member_cannot_vouch_for_is_a_number_and_a_sentence() {
+        let told = Status { filling_partitions: 7, ..status(&[Reach::Up; 3]) };
+        assert_eq!(answer(&told, &report(), &view(3)).into_single_json()["partitions"]["filling"], 7);
+        let said = text(answer(&told, &report(), &view(3)));
+        assert!(said.contains("cannot vouch for 7 partitions") && said.contains("wiped"), "{said}");
+        assert!(!text(answer(&status(&[Reach::Up; 3]), &report(), &view(3))).contains("vouch"));
+    }
+
+    #[test]
+    fn a_repair_and_a_look_at_everything_can_be_followed() {
+        let check = CheckStatus { buckets_total: 16, buckets_done: 4, ..CheckStatus::default() };
+        let going = ExchangeReport { repair: Some(repair(7)), check: Some(check), ..report() };
+        let json = answer(&status(&[Reach::Up; 3]), &going, &view(3)).into_single_json();
+        assert_eq!((&json["repair"]["over"], &json["verify"]["buckets_done"]), (&json!(true), &json!(4)));
+        assert_eq!(json["repair"].get("trace"), None);
+        let said = text(answer(&status(&[Reach::Up; 3]), &going, &view(3)));
+        assert!(said.contains("repaired: ") && said.contains("verifies: 4 of 16 buckets"), "{said}");
     }
 }

@@ -171,6 +171,11 @@ pub(crate) fn parse_ttl(text: &str) -> Result<Duration, String> {
 /// Longest time to live: a hundred years, so that no sum of times overflows.
 const TTL_SECONDS_MAX: u64 = 36_500 * 86_400;
 
+/// Milliseconds as seconds for programs, without the dust of a sum: `1.236`.
+pub(crate) fn seconds_of(ms: u64) -> f64 {
+    ms as f64 / 1_000.0
+}
+
 /// `12.5 µs`, `3.4 ms`, `1.20 s`.
 pub(crate) fn duration_text(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();

@@ -54,7 +54,7 @@ use crate::{
     limits::DEADLINE_MAX,
     membership::{change::Change, history::History, history::Inserted, view::View},
     wire::{
-        administration::{Alert, HintStatus, Order},
+        administration::{Alert, ExchangeReport, HintStatus, Order, RootStatus},
         client::{
             ClientRequest, ClientResponse, Consistency, Delete, Failure, Found, Get, Inspection, Put, ReadFrom, Scope,
             Status, Stored,
@@ -287,6 +287,27 @@ impl Client {
         let _permit = self.begin()?;
         self.perform_for("alerts", Route::Node(self.home), ClientRequest::Alerts, |response| match response {
             ClientResponse::Alerts(alerts) => Some(alerts),
+            _ => None,
+        })
+        .await
+    }
+
+    /// How comparing what members hold stands at the home node: the others of its rows, the last repair, the last look at
+    /// everything.
+    pub async fn exchanges(&self) -> Result<ExchangeReport, ClientError> {
+        let _permit = self.begin()?;
+        self.perform_for("exchanges", Route::Node(self.home), ClientRequest::Exchanges, |response| match response {
+            ClientResponse::Exchanges(report) => Some(report),
+            _ => None,
+        })
+        .await
+    }
+
+    /// What each partition comes to that the home node holds, ascending.
+    pub async fn roots(&self) -> Result<Vec<RootStatus>, ClientError> {
+        let _permit = self.begin()?;
+        self.perform_for("roots", Route::Node(self.home), ClientRequest::Roots, |response| match response {
+            ClientResponse::Roots(roots) => Some(roots),
             _ => None,
         })
         .await

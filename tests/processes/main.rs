@@ -15,6 +15,7 @@ mod data;
 mod siblings;
 mod outages;
 mod hints;
+mod repair;
 mod alerts;
 mod refusals;
 mod strangers;

@@ -34,7 +34,7 @@ fn every_command_answers_the_fields_that_scripts_rely_on() {
     assert_eq!((&missing["ok"], &missing["found"]), (&true.into(), &false.into()));
 
     let status = home.ask(&node, &["status"]).expect(10, &[]).json();
-    assert_fields(&status, &["state", "node", "members", "history", "partitions", "keys", "hints"]);
+    assert_fields(&status, &["state", "node", "members", "history", "partitions", "keys", "hints", "exchanges"]);
     assert_fields(&status["members"][0], &["peer_id", "name", "state", "membership", "zone", "weight"]);
     assert_fields(&status["partitions"], &["total", "held", "owned", "filling"]);
     assert_eq!((&status["node"]["name"], &status["keys"]), (&"one".into(), &1.into()));
@@ -46,6 +46,14 @@ fn every_command_answers_the_fields_that_scripts_rely_on() {
     let ring = home.ask(&node, &["ring"]).expect(0, &[]).lines();
     assert_eq!(ring.len(), 16);
     assert_fields(&ring[0], &["partition", "token", "row"]);
+    let ring = home.ask(&node, &["ring", "--roots"]).expect(0, &[]).lines();
+    assert_fields(&ring[15], &["partition", "token", "row", "root", "count", "filled", "configurations"]);
+    let repaired = home.ask(&node, &["repair", "--wait"]).expect(0, &[]).json();
+    assert_fields(&repaired, &["ok", "over", "scope", "peers", "peers_done", "partitions", "partitions_done"]);
+    assert_fields(&repaired, &["taken", "given", "bytes", "seconds", "failed", "trace"]);
+    let verified = home.ask(&node, &["verify", "--wait"]).expect(0, &[]).json();
+    assert_fields(&verified, &["ok", "over", "records", "damaged", "misnamed", "wrong_sums", "failed"]);
+    assert_fields(&verified, &["buckets", "buckets_done"]);
     let history = home.ask(&node, &["history", "--verify"]).expect(0, &[]).lines();
     assert_eq!(history.iter().map(|change| &change["kind"]).collect::<Vec<_>>(), ["founded", "joined"]);
     let members = home.ask(&node, &["members"]).expect(0, &[]).json();
