@@ -23,7 +23,7 @@ use crate::{
 pub const STEP_BYTES_TARGET: usize = 4 << 20;
 
 /// About how many rows one step may look at, on either side, beside those of one branch.
-pub const STEP_ROWS_TARGET: u64 = 1 << 20;
+pub const STEP_ROWS_TARGET: u64 = 1 << 22;
 
 /// Items of a branch with their short names; a name that two share stands for both.
 pub(crate) type Named = BTreeMap<Short, Vec<Key>>;

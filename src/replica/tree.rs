@@ -11,7 +11,7 @@
 //! wrong.
 //!
 //! What a bucket comes to is believed as far as its checksum and the sessions of exchange go: where a record is met that is
-//! damaged, or a digest that leads to nothing, [`mend`] recomputes that bucket from its objects. A damaged record is then
+//! damaged, or a digest that leads to nothing, `mend` recomputes that bucket from its objects. A damaged record is then
 //! gone, and comes back from a co-owner.
 
 use std::{
