@@ -102,6 +102,11 @@ impl Cluster {
     #[expect(clippy::unused_self, reason = "an effect like any other")]
     pub(crate) fn end_inbound_exchange(&mut self, _inbound: InboundExchange) {}
 
+    /// Whether anybody is comparing.
+    pub(crate) fn has_streams(&self) -> bool {
+        !self.exchanges.streams.is_empty()
+    }
+
     /// Breaks a stream at random, as by a connection that is lost. Returns whether there was one.
     pub(crate) fn break_any_stream(&mut self) -> bool {
         let streams: Vec<InboundExchange> = self.exchanges.streams.keys().copied().collect();

@@ -360,7 +360,33 @@ fn exchanges_that_break_at_any_stage_on_either_side_end_well() {
 }
 
 #[test]
-fn writes_and_joins_in_the_middle_of_exchanges_end_well() {
+fn a_member_that_joins_in_the_middle_of_exchanges_is_given_what_it_now_shares_and_nothing_is_hashed_again() {
+    let mut cluster = Cluster::new(81, &alone(4));
+    (0..3).for_each(|index| cluster.start(index));
+    cluster.run_until(20_000, "three are members", |cluster| {
+        (0..3).all(|index| cluster.node(index).is_some_and(|node| node.view().members.len() == 3))
+    });
+    isolate(&mut cluster, 0);
+    cluster.run_for(4_000);
+    cluster.write_cold("k", 120);
+    cluster.network.mend_all();
+    let is_under_way = |cluster: &Cluster| cluster.has_streams();
+    cluster.run_until(20_000, "replicas are compared", is_under_way);
+    cluster.start(3);
+    cluster.run_until(20_000, "all are members", checker::is_settled);
+    cluster.assert_heals();
+    let me = cluster.machines[3].id;
+    let ring = cluster.node(3).unwrap().view().ring.clone().unwrap();
+    let owed = checker::all_keys(&cluster).into_iter().filter(|key| ring.row(ring.partition_of(key)).contains(&me));
+    assert!(owed.count() > 40, "the newcomer holds its share");
+    for index in 0..4 {
+        let counters = cluster.node(index).unwrap().counters();
+        assert_eq!((counters.items_rehashed, counters.buckets_mended), (0, 0), "node {index}");
+    }
+}
+
+#[test]
+fn writes_and_a_restart_in_the_middle_of_exchanges_end_well() {
     let mut cluster = Cluster::settled_with(80, &Setup { weather: Weather::FOUL, ..alone(3) });
     isolate(&mut cluster, 0);
     cluster.run_for(4_000);
