@@ -9,3 +9,5 @@ mod harness;
 mod costs;
 mod hostility;
 mod quorums;
+mod mole;
+mod exchange_hostility;

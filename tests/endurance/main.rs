@@ -25,6 +25,7 @@ mod pauses;
 mod storms;
 mod cuts;
 mod zones;
+mod exchanges;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
