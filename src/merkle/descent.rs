@@ -64,6 +64,8 @@ pub enum Ending {
         /// Branches that were said to differ and below which nothing does: somebody's digest of them is wrong. At most 64.
         fruitless: Vec<Branch>,
     },
+    /// There is more than one exchange may move; the next one goes on.
+    Unfinished,
     /// The other side's answer is none.
     Malformed,
 }
@@ -227,7 +229,7 @@ impl Descent {
         }
         // The other side counts as well, and its patience ends a little later.
         if self.progress.round_trips + 2 > u64::from(EXCHANGE_STEPS_MAX) {
-            return self.open(source, Phase::Closing);
+            return Ok(Turn::End(Ending::Unfinished));
         }
         let draft = self.draft(source)?;
         if draft.is_empty() {

@@ -81,8 +81,24 @@ impl Node {
     }
 
     /// Its asker has ended it, or is gone.
-    pub(super) fn on_asker_gone(&mut self, exchange: InboundExchange) {
+    pub(super) fn on_asker_gone(&mut self, now: Now, exchange: InboundExchange) {
         self.answering.exchanges.remove(&exchange);
+        self.begin_due_exchange(now);
+    }
+
+    /// Whether anybody is being answered.
+    pub(super) fn is_answering(&self) -> bool {
+        !self.answering.exchanges.is_empty()
+    }
+
+    /// Exchanges of others at a time. A node that lacks much is compared with one other at a time, whoever asks: or each would
+    /// send it the same.
+    fn answering_max(&self) -> usize {
+        match (self.doubt.is_any(), self.exchanging.under_way()) {
+            (false, _) => ANSWERING_MAX,
+            (true, 0) => 1,
+            (true, _) => 0,
+        }
     }
 
     /// What came with a question is durable, or not.
@@ -163,7 +179,8 @@ impl Node {
         if is_whole && !is_known && self.is_handing_over_to(now, &from) {
             return Err(ExchangeRefusal::HintsFirst);
         }
-        if is_offender || (!is_known && self.answering.exchanges.len() >= ANSWERING_MAX) {
+        let is_full = self.answering.exchanges.len() >= self.answering_max();
+        if is_offender || (!is_known && is_full) {
             return Err(ExchangeRefusal::Busy);
         }
         if steps > EXCHANGE_STEPS_MAX {
@@ -200,7 +217,7 @@ impl Node {
         }
         let is_meant = |item: &Item| is_of(&asked.shared, &item.key);
         if !step.items.iter().all(is_meant) {
-            return Err(ExchangeRefusal::NotAnOwner);
+            return Err(ExchangeRefusal::Malformed);
         }
         let questions = packed::read_questions(&step.questions.0).map_err(|_| ExchangeRefusal::Malformed)?;
         let query =

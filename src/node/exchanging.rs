@@ -41,6 +41,12 @@ use crate::{
 /// Longest time from a question to its answer. The shell gives up before that.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Longest time of one exchange. One begins at a time: whoever answers slowly must not keep this node from all others.
+const EXCHANGE_TIME_MAX: Duration = Duration::from_secs(600);
+
+/// What is said of an exchange that reached a bound.
+const UNFINISHED: &str = "there is more than one exchange may move; the next one goes on";
+
 /// Exchanges begun here, and what is known of the pairs.
 #[derive(Debug)]
 pub(super) struct Exchanging {
@@ -82,6 +88,7 @@ struct Asking {
     is_open: bool,
     /// Objects sent and received.
     moved: usize,
+    begun: Instant,
 }
 
 /// Where an exchange stands.
@@ -196,7 +203,8 @@ impl Node {
 
     /// Begins the next exchange, if one is wanted or due. One at a time.
     pub(super) fn begin_due_exchange(&mut self, now: Now) {
-        while self.exchanging.asking.is_empty() && self.config.anti_entropy == AntiEntropy::On {
+        let waits_for_asker = self.doubt.is_any() && self.is_answering();
+        while self.exchanging.asking.is_empty() && self.config.anti_entropy == AntiEntropy::On && !waits_for_asker {
             let Some(errand) = self.exchanging.next(now.instant) else { break };
             if !errand.is_ordered && self.is_handing_over_to(now, &errand.peer) {
                 self.exchanging.schedule.on_ended(&errand.peer, Ended::Failed, 1.0, now.instant);
@@ -237,7 +245,7 @@ impl Node {
         let comparison = Comparison { salt: Salt::new(salt), rule: self.config.rules.compare };
         let descent = Descent::new(opening, comparison, errand.is_traced).expect("it begins at a branch");
         self.counters.exchanges_begun += 1;
-        let asking = Asking { errand, shared, stand: Stand::InStore, is_open: false, moved: 0 };
+        let asking = Asking { errand, shared, stand: Stand::InStore, is_open: false, moved: 0, begun: now.instant };
         self.exchanging.asking.insert(exchange, asking);
         self.descend(exchange, Box::new(descent), None);
     }
@@ -275,6 +283,7 @@ impl Node {
                         }
                         Outcome::Apart
                     }
+                    Ending::Unfinished => Outcome::Failed(UNFINISHED.to_owned()),
                     Ending::Malformed => {
                         self.note_offence(now, peer);
                         Outcome::Failed("its answer was none".to_owned())
@@ -294,8 +303,16 @@ impl Node {
         let peer = asking.errand.peer;
         self.exchanging.repairing.note(&peer, 0, 0, bytes);
         let Stand::Asked(descent) = std::mem::replace(&mut asking.stand, Stand::InStore) else { return };
+        if now.instant - asking.begun > EXCHANGE_TIME_MAX {
+            return self.finish_exchange(now, exchange, Outcome::Failed(UNFINISHED.to_owned()));
+        }
         match answer {
             Answer::Refused(refusal) => self.on_refused(now, exchange, refusal),
+            Answer::Step(step) if step.items.is_empty() && step.next.is_some() => {
+                // Who has more to send has sent something.
+                self.note_offence(now, peer);
+                self.finish_exchange(now, exchange, Outcome::Failed("it promises more and sends nothing".to_owned()));
+            }
             Answer::Step(mut step) if !step.items.is_empty() => {
                 let items = std::mem::take(&mut step.items);
                 asking.moved += items.len();
@@ -455,7 +472,9 @@ impl Node {
     }
 
     fn arm_exchanges(&mut self) {
-        let is_idle = self.exchanging.asking.is_empty() && self.config.anti_entropy == AntiEntropy::On;
+        let waits_for_asker = self.doubt.is_any() && self.is_answering();
+        let is_idle = self.exchanging.asking.is_empty() && !waits_for_asker;
+        let is_idle = is_idle && self.config.anti_entropy == AntiEntropy::On;
         match self.exchanging.next_timeout().filter(|_| is_idle) {
             Some(due) => self.alarms.set(Alarm::Exchange, due),
             None => drop(self.alarms.clear(&Alarm::Exchange)),

@@ -399,7 +399,7 @@ impl Node {
             ExchangeNews::Asked { from, exchange, question } => {
                 self.on_exchange_question(now, from, exchange, question)
             }
-            ExchangeNews::AskerGone(exchange) => self.on_asker_gone(exchange),
+            ExchangeNews::AskerGone(exchange) => self.on_asker_gone(now, exchange),
             ExchangeNews::Answered { exchange, answer } => self.on_exchange_answer(now, exchange, answer),
             ExchangeNews::Failed { exchange, is_busy } => self.on_exchange_failed(now, exchange, is_busy),
         }

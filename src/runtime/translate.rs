@@ -470,16 +470,13 @@ impl Translator {
     }
 }
 
-/// Which lane a request travels in: those that wait for a disk must not delay those that do not.
+/// Which lane a request travels in: those that wait for a disk must not delay those that do not, and those that wait for
+/// other requests must delay none of them.
 fn lane_of(request: &Request) -> Lane {
     match request {
         Request::Read { .. } => Lane::Read,
-        Request::Forward(request) if !request.is_write() => Lane::Read,
-        Request::Forward(_)
-        | Request::Merge { .. }
-        | Request::KeepHint { .. }
-        | Request::Mark { .. }
-        | Request::Reconcile(_) => Lane::Write,
+        Request::Forward(_) => Lane::Forward,
+        Request::Merge { .. } | Request::KeepHint { .. } | Request::Mark { .. } | Request::Reconcile(_) => Lane::Write,
     }
 }
 

@@ -52,7 +52,7 @@ async fn town(dir: &Path) -> Vec<TestNode> {
     for node in &nodes {
         wait_for_members(&node.running.handle(), 3).await;
     }
-    for number in 0..200 {
+    for number in 0..400 {
         let stored = put(&nodes[number % 3].running.handle(), &format!("k-{number}"), "v", Consistency::Quorum).await;
         assert!(matches!(stored, ClientResponse::Stored(_)), "{stored:?}");
     }
@@ -192,8 +192,13 @@ fn openings_that_are_none_of_ours_are_refused_each_with_its_reason() {
         let foreign = foreign_item(&mole, "foreign");
         let give = step(Vec::new(), vec![foreign.clone()]);
         let answers = mole.ask(vec![Question::Open(opening(&mole)), give]).await;
-        assert_eq!(answers[1..], [Answer::Refused(ExchangeRefusal::NotAnOwner)]);
+        assert_eq!(answers[1..], [Answer::Refused(ExchangeRefusal::Malformed)]);
         assert_unknown(&nodes, &foreign.key).await;
+        // That was an offence; for a moment nothing more is heard.
+        until("it is heard again", || async {
+            mole.ask(vec![Question::Open(opening(&mole))]).await != [Answer::Refused(ExchangeRefusal::Busy)]
+        })
+        .await;
         let endless = mole.ask(vec![Question::Open(opening(&mole)); 200]).await;
         assert_eq!(endless.len(), 200);
         assert_serves(&nodes, &mole, "openings").await;
@@ -210,7 +215,7 @@ fn costly_questions_are_answered_in_part() {
         let answers = mole.ask(vec![Question::Open(opening(&mole)), step(questions, Vec::new())]).await;
         let Answer::Step(answer) = &answers[1] else { panic!("{:?}", answers[1]) };
         println!("8192 questions: {} answered in {} bytes", answer.answered, answer.branches.0.len());
-        assert!(0 < answer.answered && answer.answered < 8_192 && answer.branches.0.len() < 2 << 20);
+        assert!(0 < answer.answered && answer.answered < 8_192 && answer.branches.0.len() < 5 << 20);
         assert_serves(&nodes, &mole, "costly").await;
     });
 }

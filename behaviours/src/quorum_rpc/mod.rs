@@ -64,17 +64,20 @@ pub use crate::quorum_rpc::{
 };
 
 /// What kind of work a request is. A message holds requests of one lane, and each lane has its own messages in flight,
-/// so that reads do not wait for the disk that writes wait for.
+/// so that reads do not wait for the disk that writes wait for, and neither for whoever waits for others again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
     /// Answered from what is there.
     Read,
     /// Answered once something is durable.
     Write,
+    /// Answered once the peer has asked others, this side maybe among them: two that pass work on to each other must not wait
+    /// in each other's way.
+    Forward,
 }
 
 impl Lane {
-    pub(crate) const ALL: [Self; 2] = [Self::Read, Self::Write];
+    pub(crate) const ALL: [Self; 3] = [Self::Read, Self::Write, Self::Forward];
 }
 
 /// Names a request of ours. Distinct and ascending within one behaviour.

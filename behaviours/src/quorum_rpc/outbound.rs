@@ -305,36 +305,33 @@ impl Waiting {
 
 #[derive(Debug)]
 struct PeerQueues {
-    read: LaneQueue,
-    write: LaneQueue,
+    /// In the order of [`Lane::ALL`].
+    lanes: [LaneQueue; Lane::ALL.len()],
 }
 
 impl PeerQueues {
     fn new(batch_count_max: usize) -> Self {
-        Self { read: LaneQueue::new(batch_count_max), write: LaneQueue::new(batch_count_max) }
+        Self { lanes: Lane::ALL.map(|_| LaneQueue::new(batch_count_max)) }
     }
 
     fn of(&mut self, lane: Lane) -> &mut LaneQueue {
-        match lane {
-            Lane::Read => &mut self.read,
-            Lane::Write => &mut self.write,
-        }
+        &mut self.lanes[lane as usize]
     }
 
     fn queued_count(&self) -> usize {
-        self.read.waiting.len() + self.write.waiting.len()
+        self.lanes.iter().map(|lane| lane.waiting.len()).sum()
     }
 
     fn queued_bytes(&self) -> usize {
-        self.read.bytes + self.write.bytes
+        self.lanes.iter().map(|lane| lane.bytes).sum()
     }
 
     fn is_idle(&self) -> bool {
-        self.queued_count() == 0 && self.read.in_flight + self.write.in_flight == 0
+        self.lanes.iter().all(|lane| lane.waiting.is_empty() && lane.in_flight == 0)
     }
 
     fn deadlines(&self) -> impl Iterator<Item = Instant> {
-        self.read.waiting.iter().chain(&self.write.waiting).map(|waiting| waiting.deadline)
+        self.lanes.iter().flat_map(|lane| &lane.waiting).map(|waiting| waiting.deadline)
     }
 }
 
