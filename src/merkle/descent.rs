@@ -361,10 +361,10 @@ impl Descent {
 
     /// What was not answered is asked again.
     fn ask_again(&mut self, left: Vec<BranchQuestion>, next: Option<Cursor>) -> Result<(), NoAnswer> {
-        let mut next = next;
+        let (mut next, mut again) = (next, Vec::new());
         for question in left {
             let begun = next.take();
-            self.pending.push(match (question, begun) {
+            again.push(match (question, begun) {
                 (BranchQuestion::Compare { branch, .. }, None) => Pending::Compare(branch),
                 (BranchQuestion::Want { branch, ids }, None) => Pending::Want { branch, ids },
                 (BranchQuestion::WantAll { branch, after }, None) => Pending::WantAll { branch, after },
@@ -377,6 +377,8 @@ impl Descent {
                 (_, Some(_)) => return Err(NoAnswer),
             });
         }
+        // What was begun is gone on with first.
+        self.pending.extend(again.into_iter().rev());
         if next.is_some() { Err(NoAnswer) } else { Ok(()) }
     }
 

@@ -24,7 +24,10 @@ use crate::{
         token::{Partition, PartitionCount, Token},
     },
     store::{Table, schema},
-    wire::exchange::{Answer, EXCHANGE_VERSION, Opening, Packed, Question, Root},
+    wire::{
+        client::Cursor,
+        exchange::{Answer, EXCHANGE_VERSION, Opening, Packed, Question, Root, StepAnswer},
+    },
 };
 
 #[test]
@@ -227,37 +230,61 @@ fn planted_bugs_of_the_tree_and_the_comparison_show() {
     assert_ne!(left.contents(), right.contents());
 }
 
-#[test]
-fn an_answer_that_is_none_ends_the_exchange() {
-    let (left, _) = twins(100);
-    let comparison = Comparison { salt: Salt::new(7), rule: CompareRule::All };
-    let opening = Opening {
-        version: EXCHANGE_VERSION,
-        capabilities: 0,
-        salt: 7,
-        label: Digest([0; 32]),
-        partition: None,
-        branch: (0, 0),
-        root: Root([0; 16]),
-    };
-    let next = |descent: &mut Box<Descent>, answer| {
-        let query = Query::Descend { partitions: Arc::new(all(16)), descent: descent.clone(), answer };
-        match left.ask(&query) {
-            Done::Descended { descent: after, turn, .. } => {
-                *descent = after;
+/// An exchange of `side` with one that only answers what a test says.
+struct Questioned<'a> {
+    side: &'a Side,
+    descent: Box<Descent>,
+}
+
+impl Questioned<'_> {
+    fn by(side: &Side) -> Questioned<'_> {
+        let comparison = Comparison { salt: Salt::new(7), rule: CompareRule::All };
+        let opening = Opening {
+            version: EXCHANGE_VERSION,
+            capabilities: 0,
+            salt: 7,
+            label: Digest([0; 32]),
+            partition: None,
+            branch: (0, 0),
+            root: Root([0; 16]),
+        };
+        Questioned { side, descent: Box::new(Descent::new(opening, comparison, false).unwrap()) }
+    }
+
+    fn next(&mut self, answer: Option<Answer>) -> Turn {
+        let query = Query::Descend { partitions: Arc::new(all(16)), descent: self.descent.clone(), answer };
+        match self.side.ask(&query) {
+            Done::Descended { descent, turn, .. } => {
+                self.descent = descent;
                 turn
             }
             other => panic!("no turn: {other:?}"),
         }
-    };
-    let step = |answered, branches: &[u8], next: Option<&[u8]>| {
-        Answer::Step(crate::wire::exchange::StepAnswer {
-            answered,
-            branches: Packed(branches.to_vec()),
-            items: Vec::new(),
-            next: next.map(|next| crate::wire::client::Cursor(next.to_vec())),
-        })
-    };
+    }
+
+    /// Opens, and is told that every child of the root differs.
+    fn opened(side: &Side) -> Questioned<'_> {
+        let mut questioned = Questioned::by(side);
+        assert!(matches!(questioned.next(None), Turn::Ask(Question::Open(_))));
+        let all_differ = packed::Below::Children(std::array::from_fn(|_| Some(crate::merkle::Short([1; 4]))));
+        let differs = Answer::Differs(Packed(packed::write_below(&all_differ)));
+        assert!(matches!(questioned.next(Some(differs)), Turn::Ask(Question::Step(_))));
+        questioned
+    }
+}
+
+fn step(answered: u32, branches: &[u8], next: Option<&[u8]>) -> Answer {
+    Answer::Step(StepAnswer {
+        answered,
+        branches: Packed(branches.to_vec()),
+        items: Vec::new(),
+        next: next.map(|next| Cursor(next.to_vec())),
+    })
+}
+
+#[test]
+fn an_answer_that_is_none_ends_the_exchange() {
+    let (left, _) = twins(100);
     for bad in [
         Answer::Same,
         Answer::Differs(Packed(Vec::new())),
@@ -266,11 +293,27 @@ fn an_answer_that_is_none_ends_the_exchange() {
         step(1, &[0xff], None),
         step(0, &[], Some(&[0; 9])),
     ] {
-        let mut descent = Box::new(Descent::new(opening.clone(), comparison, false).unwrap());
-        assert!(matches!(next(&mut descent, None), Turn::Ask(Question::Open(_))));
-        let all_differ = packed::Below::Children(std::array::from_fn(|_| Some(crate::merkle::Short([1; 4]))));
-        let differs = Answer::Differs(Packed(packed::write_below(&all_differ)));
-        assert!(matches!(next(&mut descent, Some(differs)), Turn::Ask(Question::Step(_))));
-        assert_eq!(next(&mut descent, Some(bad.clone())), Turn::End(Ending::Malformed), "{bad:?}");
+        let mut questioned = Questioned::opened(&left);
+        assert_eq!(questioned.next(Some(bad.clone())), Turn::End(Ending::Malformed), "{bad:?}");
+    }
+}
+
+#[test]
+fn whoever_sends_a_branch_in_pages_must_get_on_and_stay_in_it() {
+    let empty = Side::new(1);
+    // The deepest that is pending is asked first: the last child of the root.
+    let row = |token: u64| schema::object_row(token, &key("k")).as_bytes().to_vec();
+    let last = 0xf << 60;
+    for (pages, is_good) in [
+        (vec![row(last), row(last + 1), row(last + 2)], true),
+        (vec![row(last), row(last)], false),
+        (vec![row(last + 5), row(last + 4)], false),
+        (vec![row(last - 1)], false),
+        (vec![vec![0xff; 7]], false),
+    ] {
+        let mut questioned = Questioned::opened(&empty);
+        let turns: Vec<Turn> = pages.iter().map(|page| questioned.next(Some(step(0, &[], Some(page))))).collect();
+        let is_over = turns.last() == Some(&Turn::End(Ending::Malformed));
+        assert_eq!(!is_over, is_good, "{pages:?}: {turns:?}");
     }
 }
