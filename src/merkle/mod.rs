@@ -27,8 +27,9 @@ use crate::{
     wire::client::Cursor,
 };
 
-/// Branches with at most this many items are told as the list of their items.
-pub const LEAF_COUNT_MAX: u64 = 32;
+/// Branches with at most this many items are told as the list of their items. Where there are 16 on average, which is the
+/// fewest a level has that is gone down to, one in 10^11 has more.
+pub const LEAF_COUNT_MAX: u64 = 48;
 
 /// From this depth on, branches are told as the list of their items however many there are.
 pub const LEAF_DEPTH: u8 = 15;

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Most questions in one step.
-pub const QUESTION_COUNT_MAX: usize = 8_192;
+pub const QUESTION_COUNT_MAX: usize = 16_384;
 
 /// Most items told of one branch. Only a collision in 60 bits of hashes could exceed it.
 pub const IDS_COUNT_MAX: usize = 254;
