@@ -30,6 +30,8 @@ pub struct Pair {
     pub is_up: bool,
     /// When the two were last in step; not since this start, if nothing.
     pub agreed: Option<Instant>,
+    /// They were compared to the end since rows have changed and since it has come.
+    is_compared: bool,
     due: Instant,
     /// The pause after the next failure.
     pause: Duration,
@@ -57,8 +59,9 @@ impl ExchangeSchedule {
         self.pairs.retain(|node, _| others.contains(node));
         let due = now + self.soon().mul_f64(jitter);
         for node in others {
-            let new = Pair { is_up: false, agreed: None, due, pause: PAUSE_MIN };
+            let new = Pair { is_up: false, agreed: None, is_compared: false, due, pause: PAUSE_MIN };
             let pair = self.pairs.entry(*node).or_insert(new);
+            pair.is_compared = false;
             pair.due = pair.due.min(due);
         }
     }
@@ -69,6 +72,7 @@ impl ExchangeSchedule {
         if let Some(pair) = self.pairs.get_mut(node)
             && !std::mem::replace(&mut pair.is_up, true)
         {
+            pair.is_compared = false;
             pair.due = due;
             pair.pause = PAUSE_MIN;
         }
@@ -93,6 +97,7 @@ impl ExchangeSchedule {
     pub fn on_ended(&mut self, node: &NodeId, ended: Ended, jitter: f64, now: Instant) {
         let interval = self.interval;
         let Some(pair) = self.pairs.get_mut(node) else { return };
+        pair.is_compared |= ended != Ended::Failed;
         match ended {
             Ended::InStep => {
                 pair.agreed = Some(now);
@@ -104,6 +109,12 @@ impl ExchangeSchedule {
                 pair.pause = (pair.pause * 2).min(PAUSE_MAX);
             }
         }
+    }
+
+    /// Whether this node may lack much: with somebody who is up it has not been compared since rows have changed, or since that
+    /// one has come. Then it takes part in one exchange at a time, or each of the others would send it the same.
+    pub fn is_behind(&self) -> bool {
+        self.pairs.values().any(|pair| pair.is_up && !pair.is_compared)
     }
 
     /// Whom to compare with now: who has waited longest.
@@ -188,6 +199,23 @@ mod tests {
         schedule.on_ended(&A, Ended::InStep, 1.0, Instant(0));
         schedule.on_ended(&A, Ended::Apart, 1.0, Instant(0));
         assert_eq!(due(&schedule), Some(1_000));
+    }
+
+    #[test]
+    fn a_node_is_behind_until_it_was_compared_with_all_who_are_up() {
+        let mut schedule = schedule();
+        schedule.on_up(&B, 0.0, Instant(0));
+        schedule.on_ended(&A, Ended::InStep, 0.0, Instant(1));
+        assert!(schedule.is_behind());
+        schedule.on_ended(&B, Ended::Failed, 0.0, Instant(1));
+        assert!(schedule.is_behind());
+        schedule.on_ended(&B, Ended::Apart, 0.0, Instant(1));
+        assert!(!schedule.is_behind(), "what the other had then is here");
+        schedule.on_down(&A);
+        schedule.on_up(&A, 0.0, Instant(2));
+        assert!(schedule.is_behind());
+        schedule.on_down(&A);
+        assert!(!schedule.is_behind(), "who is away has nothing to send");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    slice,
     sync::Arc,
     time::Duration,
 };
@@ -15,12 +16,12 @@ use crate::{
     digest::Digest,
     handoff::exchanges::Ended,
     ident::{Key, NodeId},
-    limits::{EXCHANGE_STEPS_MAX, MEMBER_COUNT_MAX},
-    merkle::{Comparison, Salt, branch::Branch, packed},
+    limits::{EXCHANGE_STEPS_MAX, FRAME_LIMIT_BYTES, MEMBER_COUNT_MAX},
+    merkle::{Comparison, Salt, answers::STEP_BYTES_TARGET, branch::Branch, packed},
     node::{
         Node, TicketUse,
         effect::{Effect, InboundExchange},
-        exchange_sizes::{size_of_answer, size_of_question, take_chunk},
+        exchange_sizes::{size_of_answer, size_of_items, size_of_question, take_chunk},
     },
     replica::{Done, Query, Work},
     ring::{partition_set::PartitionSet, token::Token},
@@ -30,6 +31,10 @@ use crate::{
 
 /// Exchanges of others at a time.
 const ANSWERING_MAX: usize = 4;
+
+/// Most bytes of objects in an answer. A frame takes a quarter more, for what else is in it.
+const ANSWER_BYTES_MAX: u64 = 12 << 20;
+const _: () = assert!(ANSWER_BYTES_MAX as usize + STEP_BYTES_TARGET <= FRAME_LIMIT_BYTES);
 
 /// How long whoever asked nonsense is not answered, the first time; doubled each time.
 const PENALTY_MIN: Duration = Duration::from_secs(1);
@@ -91,10 +96,9 @@ impl Node {
         !self.answering.exchanges.is_empty()
     }
 
-    /// Exchanges of others at a time. A node that lacks much is compared with one other at a time, whoever asks: or each would
-    /// send it the same.
+    /// Exchanges of others at a time. A node that may lack much is compared with one other at a time, whoever asks.
     fn answering_max(&self) -> usize {
-        match (self.doubt.is_any(), self.exchanging.under_way()) {
+        match (self.exchanging.schedule.is_behind(), self.exchanging.under_way()) {
             (false, _) => ANSWERING_MAX,
             (true, 0) => 1,
             (true, _) => 0,
@@ -131,7 +135,14 @@ impl Node {
             let left = std::mem::take(&mut asked.left);
             let is_new = |item: &Item| !step.items.iter().any(|known| known.key == item.key);
             let left: Vec<Item> = left.into_iter().filter(is_new).collect();
-            step.items.extend(left);
+            let mut bytes = size_of_items(&step.items);
+            for item in left {
+                bytes += size_of_items(slice::from_ref(&item));
+                // What does not fit into the message still differs, and is found again.
+                if bytes <= ANSWER_BYTES_MAX {
+                    step.items.push(item);
+                }
+            }
             self.counters.items_given += step.items.len() as u64;
         }
         if answer == Answer::Same {
@@ -241,6 +252,8 @@ impl Node {
         self.answering.exchanges.remove(&exchange);
         self.answer_exchange(exchange, Answer::Refused(refusal));
         self.effects.push_back(Effect::EndInboundExchange(exchange));
+        // It may be what this node waited for.
+        self.arm_exchanges();
     }
 
     fn answer_exchange(&mut self, exchange: InboundExchange, answer: Answer) {

@@ -35,11 +35,6 @@ impl Doubt {
         }
     }
 
-    /// Whether there is anything this node cannot vouch for.
-    pub(super) fn is_any(&self) -> bool {
-        self.everything || !self.partitions.is_empty()
-    }
-
     /// Whether this node cannot vouch for `partition`.
     pub(super) fn is_about(&self, partition: Partition) -> bool {
         self.everything || self.partitions.contains_key(&partition)

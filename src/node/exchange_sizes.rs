@@ -40,7 +40,8 @@ pub(super) fn take_chunk(items: &mut VecDeque<Item>) -> Vec<Item> {
     chunk
 }
 
-fn size_of_items(items: &[Item]) -> u64 {
+/// About how many bytes objects take with their keys.
+pub(super) fn size_of_items(items: &[Item]) -> u64 {
     items.iter().map(|item| (item.key.as_bytes().len() + item.object.size_bytes()) as u64).sum()
 }
 

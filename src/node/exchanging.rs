@@ -203,7 +203,7 @@ impl Node {
 
     /// Begins the next exchange, if one is wanted or due. One at a time.
     pub(super) fn begin_due_exchange(&mut self, now: Now) {
-        let waits_for_asker = self.doubt.is_any() && self.is_answering();
+        let waits_for_asker = self.exchanging.schedule.is_behind() && self.is_answering();
         while self.exchanging.asking.is_empty() && self.config.anti_entropy == AntiEntropy::On && !waits_for_asker {
             let Some(errand) = self.exchanging.next(now.instant) else { break };
             if !errand.is_ordered && self.is_handing_over_to(now, &errand.peer) {
@@ -471,8 +471,9 @@ impl Node {
         self.begin_due_exchange(now);
     }
 
-    fn arm_exchanges(&mut self) {
-        let waits_for_asker = self.doubt.is_any() && self.is_answering();
+    /// Wakes this node when there is something to compare.
+    pub(super) fn arm_exchanges(&mut self) {
+        let waits_for_asker = self.exchanging.schedule.is_behind() && self.is_answering();
         let is_idle = self.exchanging.asking.is_empty() && !waits_for_asker;
         let is_idle = is_idle && self.config.anti_entropy == AntiEntropy::On;
         match self.exchanging.next_timeout().filter(|_| is_idle) {

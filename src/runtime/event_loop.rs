@@ -220,7 +220,9 @@ impl EventLoop {
             }
             Effect::AnswerExchange { exchange, answer } => {
                 let (exchanges, behaviour) = self.translator.exchanges();
-                exchanges.answer(behaviour, exchange, &answer);
+                if !exchanges.answer(behaviour, exchange, &answer) {
+                    self.echoes.push_back(NetworkInput::Exchange(ExchangeNews::AskerGone(exchange)));
+                }
             }
             Effect::EndExchange(exchange) => {
                 let (exchanges, behaviour) = self.translator.exchanges();

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use libp2p::PeerId;
-use quorate_behaviours::merkle_exchange::{self, EndReason, InboundSessionId, Misbehaviour, SessionId};
+use quorate_behaviours::merkle_exchange::{self, EndReason, InboundSessionId, Misbehaviour, SessionId, TurnRefused};
 
 use crate::{
     ident::NodeId,
@@ -58,10 +58,22 @@ impl Exchanges {
         }
     }
 
-    pub(crate) fn answer(&mut self, behaviour: &mut ExchangeBehaviour, exchange: InboundExchange, answer: &Answer) {
-        if let Some(session) = self.inbound_sessions.get(&exchange) {
-            // The asker may be gone; that is told by itself.
-            let _ = behaviour.answer(*session, answer).inspect_err(log_refused);
+    /// Answers the last question. Returns whether the exchange may go on, as far as this side is concerned: one whose answer
+    /// cannot be sent is ended, for its asker would wait in vain.
+    pub(crate) fn answer(
+        &mut self,
+        behaviour: &mut ExchangeBehaviour,
+        exchange: InboundExchange,
+        answer: &Answer,
+    ) -> bool {
+        let Some(session) = self.inbound_sessions.get(&exchange) else { return true };
+        match behaviour.answer(*session, answer).inspect_err(log_refused) {
+            // That the asker is gone is told by itself.
+            Ok(()) | Err(TurnRefused::Unknown) => true,
+            Err(_) => {
+                self.end_inbound(behaviour, exchange);
+                false
+            }
         }
     }
 
@@ -121,6 +133,6 @@ impl Exchanges {
     }
 }
 
-fn log_refused(error: &merkle_exchange::TurnRefused) {
+fn log_refused(error: &TurnRefused) {
     tracing::debug!(%error, "a turn of an exchange was not taken");
 }
