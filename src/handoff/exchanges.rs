@@ -112,9 +112,10 @@ impl ExchangeSchedule {
     }
 
     /// Whether this node may lack much: with somebody who is up it has not been compared since rows have changed, or since that
-    /// one has come. Then it takes part in one exchange at a time, or each of the others would send it the same.
+    /// one has come. Then it takes part in one exchange at a time, or each of the others would send it the same. Those with
+    /// whom it comes to nothing again and again do not count: nobody can hold a node up by being of no use to it.
     pub fn is_behind(&self) -> bool {
-        self.pairs.values().any(|pair| pair.is_up && !pair.is_compared)
+        self.pairs.values().any(|pair| pair.is_up && !pair.is_compared && pair.pause <= BEHIND_PAUSE_MAX)
     }
 
     /// Whom to compare with now: who has waited longest.
@@ -145,6 +146,9 @@ const SOON: Duration = Duration::from_secs(5);
 /// First and longest pause after an exchange that left the two apart. Never longer than the interval.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(600);
+
+/// Somebody with whom an exchange is tried less often than this has little to offer.
+const BEHIND_PAUSE_MAX: Duration = Duration::from_secs(8);
 
 #[cfg(test)]
 mod tests {
@@ -216,6 +220,9 @@ mod tests {
         assert!(schedule.is_behind());
         schedule.on_down(&A);
         assert!(!schedule.is_behind(), "who is away has nothing to send");
+        schedule.on_up(&A, 0.0, Instant(3));
+        (0..4).for_each(|_| schedule.on_ended(&A, Ended::Failed, 0.0, Instant(4)));
+        assert!(!schedule.is_behind(), "with this one it comes to nothing");
     }
 
     #[test]

@@ -33,8 +33,8 @@ use crate::{
 const ANSWERING_MAX: usize = 4;
 
 /// Most bytes of objects in an answer. A frame takes a quarter more, for what else is in it.
-const ANSWER_BYTES_MAX: u64 = 12 << 20;
-const _: () = assert!(ANSWER_BYTES_MAX as usize + STEP_BYTES_TARGET <= FRAME_LIMIT_BYTES);
+const ANSWER_BYTES_MAX: usize = 12 << 20;
+const _: () = assert!(ANSWER_BYTES_MAX + STEP_BYTES_TARGET <= FRAME_LIMIT_BYTES);
 
 /// How long whoever asked nonsense is not answered, the first time; doubled each time.
 const PENALTY_MIN: Duration = Duration::from_secs(1);
@@ -139,7 +139,7 @@ impl Node {
             for item in left {
                 bytes += size_of_items(slice::from_ref(&item));
                 // What does not fit into the message still differs, and is found again.
-                if bytes <= ANSWER_BYTES_MAX {
+                if bytes <= ANSWER_BYTES_MAX as u64 {
                     step.items.push(item);
                 }
             }
