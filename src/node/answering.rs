@@ -22,6 +22,7 @@ use crate::{
         Node, TicketUse,
         effect::{Effect, InboundExchange},
         exchange_sizes::{size_of_answer, size_of_items, size_of_question, take_chunk},
+        exchanging::STALL,
     },
     replica::{Done, Query, Work},
     ring::{partition_set::PartitionSet, token::Token},
@@ -65,6 +66,8 @@ struct Asked {
     left: Vec<Item>,
     /// How often it has asked.
     steps: u32,
+    /// When it last asked, or was answered.
+    touched: Instant,
 }
 
 impl Node {
@@ -78,7 +81,7 @@ impl Node {
         self.counters.exchange_bytes += size_of_question(&question);
         let result = match question {
             Question::Open(opening) => self.open_for(now, from, exchange, &opening),
-            Question::Step(step) => self.step_for(exchange, step),
+            Question::Step(step) => self.step_for(now, exchange, step),
         };
         if let Err(refusal) = result {
             self.refuse_exchange(now, exchange, from, refusal);
@@ -91,18 +94,19 @@ impl Node {
         self.begin_due_exchange(now);
     }
 
-    /// Whether anybody is being answered.
-    pub(super) fn is_answering(&self) -> bool {
-        !self.answering.exchanges.is_empty()
+    /// How many are being answered and have said something lately.
+    pub(super) fn lively_askers(&self, now: Now) -> usize {
+        let is_lively = |asked: &&Asked| now.instant - asked.touched < STALL;
+        self.answering.exchanges.values().filter(is_lively).count()
     }
 
-    /// Exchanges of others at a time. A node that may lack much is compared with one other at a time, whoever asks.
-    fn answering_max(&self) -> usize {
-        match (self.exchanging.schedule.is_behind(), self.exchanging.under_way()) {
-            (false, _) => ANSWERING_MAX,
-            (true, 0) => 1,
-            (true, _) => 0,
+    /// Whether no more exchanges of others are taken. A node that may lack much is compared with one other at a time, whoever
+    /// asks.
+    fn is_full(&self, now: Now) -> bool {
+        if self.exchanging.schedule.is_behind() && (self.is_asking(now) || self.lively_askers(now) > 0) {
+            return true;
         }
+        self.answering.exchanges.len() >= ANSWERING_MAX
     }
 
     /// What came with a question is durable, or not.
@@ -127,6 +131,7 @@ impl Node {
     /// The store has told what to answer, or not.
     pub(super) fn on_answer_found(&mut self, now: Now, exchange: InboundExchange, result: Result<Done, StoreError>) {
         let Some(asked) = self.answering.exchanges.get_mut(&exchange) else { return };
+        asked.touched = now.instant;
         let (from, is_whole, shared) = (asked.from, asked.is_whole, asked.shared.clone());
         let Ok(Done::Answered { mut answer, damaged }) = result else {
             return self.refuse_exchange(now, exchange, from, ExchangeRefusal::StoreFailed);
@@ -190,8 +195,7 @@ impl Node {
         if is_whole && !is_known && self.is_handing_over_to(now, &from) {
             return Err(ExchangeRefusal::HintsFirst);
         }
-        let is_full = self.answering.exchanges.len() >= self.answering_max();
-        if is_offender || (!is_known && is_full) {
+        if is_offender || (!is_known && self.is_full(now)) {
             return Err(ExchangeRefusal::Busy);
         }
         if steps > EXCHANGE_STEPS_MAX {
@@ -209,6 +213,7 @@ impl Node {
             given: VecDeque::new(),
             left: Vec::new(),
             steps,
+            touched: now.instant,
         };
         self.answering.exchanges.insert(exchange, asked);
         let query = Query::AnswerOpening { partitions, comparison, branch, root };
@@ -216,13 +221,14 @@ impl Node {
         Ok(())
     }
 
-    fn step_for(&mut self, exchange: InboundExchange, step: Step) -> Result<(), ExchangeRefusal> {
+    fn step_for(&mut self, now: Now, exchange: InboundExchange, step: Step) -> Result<(), ExchangeRefusal> {
         let label = self.view.placement_digest();
         let asked = self.answering.exchanges.get_mut(&exchange).ok_or(ExchangeRefusal::Malformed)?;
         if asked.label != label {
             return Err(ExchangeRefusal::OtherHistory);
         }
         asked.steps += 1;
+        asked.touched = now.instant;
         if asked.steps > EXCHANGE_STEPS_MAX {
             return Err(ExchangeRefusal::Malformed);
         }
@@ -253,7 +259,7 @@ impl Node {
         self.answer_exchange(exchange, Answer::Refused(refusal));
         self.effects.push_back(Effect::EndInboundExchange(exchange));
         // It may be what this node waited for.
-        self.arm_exchanges();
+        self.arm_exchanges(now);
     }
 
     fn answer_exchange(&mut self, exchange: InboundExchange, answer: Answer) {

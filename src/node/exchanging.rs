@@ -11,7 +11,7 @@ use rand_chacha::rand_core::Rng as _;
 use crate::{
     clock::{Instant, Now},
     config::AntiEntropy,
-    handoff::exchanges::{Ended, ExchangeSchedule, Pair},
+    handoff::exchanges::{Ended, ExchangeSchedule},
     ident::NodeId,
     merkle::{
         Comparison, Salt,
@@ -33,7 +33,7 @@ use crate::{
     },
     store::StoreError,
     wire::{
-        administration::{LastExchange, PairStatus, RepairScope},
+        administration::{LastExchange, RepairScope},
         exchange::{Answer, EXCHANGE_VERSION, ExchangeRefusal, Item, Opening, Root},
     },
 };
@@ -43,6 +43,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Longest time of one exchange. One begins at a time: whoever answers slowly must not keep this node from all others.
 const EXCHANGE_TIME_MAX: Duration = Duration::from_secs(600);
+
+/// Whoever says nothing for so long in an exchange is not waited for with others.
+pub(super) const STALL: Duration = Duration::from_secs(2);
 
 /// What is said of an exchange that reached a bound.
 const UNFINISHED: &str = "there is more than one exchange may move; the next one goes on";
@@ -55,7 +58,7 @@ pub(super) struct Exchanging {
     /// Exchanges that were asked for, before those that are due.
     errands: VecDeque<(Instant, Errand)>,
     pub(super) repairing: Repairing,
-    last: BTreeMap<NodeId, LastExchange>,
+    pub(super) last: BTreeMap<NodeId, LastExchange>,
 }
 
 /// With whom to compare what.
@@ -89,6 +92,8 @@ struct Asking {
     /// Objects sent and received.
     moved: usize,
     begun: Instant,
+    /// When the last question was asked.
+    asked: Instant,
 }
 
 /// Where an exchange stands.
@@ -152,16 +157,6 @@ impl Node {
         (!shared.is_empty()).then(|| Arc::new(shared))
     }
 
-    /// How many partitions this node shares with each other.
-    fn shared_counts(&self) -> BTreeMap<NodeId, u32> {
-        let mut counts = BTreeMap::new();
-        let Some(ring) = &self.view.ring else { return counts };
-        for node in ring.held_by(&self.me).flat_map(|partition| ring.row(partition)) {
-            *counts.entry(*node).or_default() += 1;
-        }
-        counts
-    }
-
     /// Rows have changed, or are known for the first time.
     pub(super) fn on_shares_changed(&mut self, now: Now) {
         let under_way: Vec<ExchangeId> = self.exchanging.asking.keys().copied().collect();
@@ -183,13 +178,13 @@ impl Node {
     pub(super) fn on_exchange_peer_up(&mut self, now: Now, node: &NodeId) {
         let jitter = self.fraction();
         self.exchanging.schedule.on_up(node, jitter, now.instant);
-        self.arm_exchanges();
+        self.arm_exchanges(now);
     }
 
     /// `node` cannot be asked any more. What is under way with it fails on its own.
-    pub(super) fn on_exchange_peer_lost(&mut self, node: &NodeId) {
+    pub(super) fn on_exchange_peer_lost(&mut self, now: Now, node: &NodeId) {
         self.exchanging.schedule.on_down(node);
-        self.arm_exchanges();
+        self.arm_exchanges(now);
     }
 
     /// Something is missing here: whoever shares a row is to be compared with at once.
@@ -203,8 +198,8 @@ impl Node {
 
     /// Begins the next exchange, if one is wanted or due. One at a time.
     pub(super) fn begin_due_exchange(&mut self, now: Now) {
-        let waits_for_asker = self.exchanging.schedule.is_behind() && self.is_answering();
-        while self.exchanging.asking.is_empty() && self.config.anti_entropy == AntiEntropy::On && !waits_for_asker {
+        let may_begin = self.config.anti_entropy == AntiEntropy::On && !self.waits_for_asker(now);
+        while self.exchanging.asking.is_empty() && may_begin {
             let Some(errand) = self.exchanging.next(now.instant) else { break };
             if !errand.is_ordered && self.is_handing_over_to(now, &errand.peer) {
                 self.exchanging.schedule.on_ended(&errand.peer, Ended::Failed, 1.0, now.instant);
@@ -212,7 +207,7 @@ impl Node {
                 self.begin_exchange(now, errand);
             }
         }
-        self.arm_exchanges();
+        self.arm_exchanges(now);
     }
 
     /// Compares with a peer what the errand says. `end_of_errand` follows once.
@@ -245,7 +240,15 @@ impl Node {
         let comparison = Comparison { salt: Salt::new(salt), rule: self.config.rules.compare };
         let descent = Descent::new(opening, comparison, errand.is_traced).expect("it begins at a branch");
         self.counters.exchanges_begun += 1;
-        let asking = Asking { errand, shared, stand: Stand::InStore, is_open: false, moved: 0, begun: now.instant };
+        let asking = Asking {
+            errand,
+            shared,
+            stand: Stand::InStore,
+            is_open: false,
+            moved: 0,
+            begun: now.instant,
+            asked: now.instant,
+        };
         self.exchanging.asking.insert(exchange, asking);
         self.descend(exchange, Box::new(descent), None);
     }
@@ -269,6 +272,7 @@ impl Node {
                 self.exchanging.repairing.note(&peer, 0, items_of(&question) as u64, bytes);
                 self.counters.items_given += items_of(&question) as u64;
                 asking.stand = Stand::Asked(descent);
+                asking.asked = now.instant;
                 self.alarms.set(Alarm::Turn(exchange), now.instant + PATIENCE);
                 self.effects.push_back(Effect::Ask { exchange, to: peer, question });
             }
@@ -392,19 +396,7 @@ impl Node {
             self.on_compared(peer, shared);
             self.note_marks_compared(peer, shared);
         }
-        self.arm_exchanges();
-    }
-
-    /// How this node and each other of its rows stand.
-    pub(super) fn pair_statuses(&self, now: Now) -> Vec<PairStatus> {
-        let shared = self.shared_counts();
-        let status = |(node, pair): (&NodeId, &Pair)| PairStatus {
-            node: *node,
-            shared_partitions: shared.get(node).copied().unwrap_or_default(),
-            agreed_ms: pair.agreed.map(|agreed| millis(now.instant - agreed)),
-            last: self.exchanging.last.get(node).cloned(),
-        };
-        self.exchanging.schedule.pairs().map(status).collect()
+        self.arm_exchanges(now);
     }
 
     fn on_refused(&mut self, now: Now, exchange: ExchangeId, refusal: ExchangeRefusal) {
@@ -471,18 +463,26 @@ impl Node {
         self.begin_due_exchange(now);
     }
 
+    /// Whether it is busy with an exchange of its own, and hears something in it.
+    pub(super) fn is_asking(&self, now: Now) -> bool {
+        self.exchanging.asking.values().any(|asking| match asking.stand {
+            Stand::Asked(_) => now.instant - asking.asked < STALL,
+            Stand::InStore | Stand::TakingIn(..) | Stand::Resting(..) => true,
+        })
+    }
+
+    /// Whether somebody else is sending it what it may lack.
+    fn waits_for_asker(&self, now: Now) -> bool {
+        self.exchanging.schedule.is_behind() && self.lively_askers(now) > 0
+    }
+
     /// Wakes this node when there is something to compare.
-    pub(super) fn arm_exchanges(&mut self) {
-        let waits_for_asker = self.exchanging.schedule.is_behind() && self.is_answering();
-        let is_idle = self.exchanging.asking.is_empty() && !waits_for_asker;
-        let is_idle = is_idle && self.config.anti_entropy == AntiEntropy::On;
+    pub(super) fn arm_exchanges(&mut self, now: Now) {
+        let is_idle = self.exchanging.asking.is_empty() && self.config.anti_entropy == AntiEntropy::On;
+        let earliest = if self.waits_for_asker(now) { now.instant + STALL } else { Instant(0) };
         match self.exchanging.next_timeout().filter(|_| is_idle) {
-            Some(due) => self.alarms.set(Alarm::Exchange, due),
+            Some(due) => self.alarms.set(Alarm::Exchange, due.max(earliest)),
             None => drop(self.alarms.clear(&Alarm::Exchange)),
         }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

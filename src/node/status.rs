@@ -1,8 +1,11 @@
 //! What a node tells of itself and of what it holds.
 
+use std::{collections::BTreeMap, time::Duration};
+
 use crate::{
     causality::siblings::Object,
     clock::Now,
+    handoff::exchanges::Pair,
     ident::{Key, NodeId},
     membership::liveness::Opinion,
     merkle::branch::BranchDigest,
@@ -10,7 +13,7 @@ use crate::{
     replica::{StoreCounts, values::KeyPage},
     ring::token::Partition,
     wire::{
-        administration::{ExchangeReport, RootStatus},
+        administration::{ExchangeReport, PairStatus, RootStatus},
         client::{
             ClientResponse, InspectedReplica, InspectedState, Inspection, Keys, LocalRecord, MemberStatus, Reach,
             Status,
@@ -55,6 +58,28 @@ impl Node {
             alert_count: u32::try_from(self.alerts.standing().len()).expect("two for each member, and two"),
             counters: self.counters_with(counts),
         }
+    }
+
+    /// How this node and each other of its rows stand.
+    pub(super) fn pair_statuses(&self, now: Now) -> Vec<PairStatus> {
+        let shared = self.shared_counts();
+        let status = |(node, pair): (&NodeId, &Pair)| PairStatus {
+            node: *node,
+            shared_partitions: shared.get(node).copied().unwrap_or_default(),
+            agreed_ms: pair.agreed.map(|agreed| millis(now.instant - agreed)),
+            last: self.exchanging.last.get(node).cloned(),
+        };
+        self.exchanging.schedule.pairs().map(status).collect()
+    }
+
+    /// How many partitions this node shares with each other.
+    fn shared_counts(&self) -> BTreeMap<NodeId, u32> {
+        let mut counts = BTreeMap::new();
+        let Some(ring) = &self.view.ring else { return counts };
+        for node in ring.held_by(&self.me).flat_map(|partition| ring.row(partition)) {
+            *counts.entry(*node).or_default() += 1;
+        }
+        counts
     }
 
     fn counters_with(&self, counts: StoreCounts) -> Vec<(String, u64)> {
@@ -126,4 +151,8 @@ fn inspect(object: Object) -> InspectedState {
         clock: object.clock().clone(),
         sibling_count: u16::try_from(object.siblings().len()).unwrap_or(u16::MAX),
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -196,7 +196,7 @@ impl Node {
     pub(super) fn on_lost(&mut self, now: Now, node: NodeId) {
         self.liveness.on_lost(node, now.instant);
         self.schedule.on_down(&node);
-        self.on_exchange_peer_lost(&node);
+        self.on_exchange_peer_lost(now, &node);
         let was_identified = self.identified.remove(&node);
         let waiting: Vec<OutboundId> =
             self.outbounds.iter().filter(|(_, waiting)| waiting.to == node).map(|(outbound, _)| *outbound).collect();
