@@ -4,7 +4,7 @@
 //! Whoever asks nonsense is left waiting ever longer.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     slice,
     sync::Arc,
     time::Duration,
@@ -138,7 +138,8 @@ impl Node {
         };
         if let Answer::Step(step) = &mut answer {
             let left = std::mem::take(&mut asked.left);
-            let is_new = |item: &Item| !step.items.iter().any(|known| known.key == item.key);
+            let known: BTreeSet<Key> = step.items.iter().map(|item| item.key.clone()).collect();
+            let is_new = |item: &Item| !known.contains(&item.key);
             let left: Vec<Item> = left.into_iter().filter(is_new).collect();
             let mut bytes = size_of_items(&step.items);
             for item in left {
