@@ -63,7 +63,7 @@ impl Node {
         match left.pop() {
             Some(node) => {
                 // A coordinator waits for its own peers first; one that is mute must leave time for the next.
-                let patience = remaining.min(2 * self.config.peer_timeout);
+                let patience = (remaining / 2).min(2 * self.config.peer_timeout);
                 let mut request = request.clone();
                 if let Some(budget_ms) = request.budget_ms_mut() {
                     *budget_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);

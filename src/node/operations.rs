@@ -218,7 +218,7 @@ impl Node {
         }
     }
 
-    /// Somebody takes longer than usual to answer a read.
+    /// Somebody takes longer than usual to answer.
     pub(super) fn on_operation_slow(&mut self, now: Now, number: OpNumber) {
         if self.operations.len() > OPERATION_COUNT_MAX / 2 {
             // Under load everybody is slow, and more requests make it worse.
@@ -231,6 +231,13 @@ impl Node {
             effects
         });
         self.counters.reads_hedged += asked;
+        asked = 0;
+        self.with_put(now, number, |op, reach| {
+            let effects = op.on_slow(reach);
+            asked = effects.len() as u64;
+            effects
+        });
+        self.counters.writes_hedged += asked;
     }
 
     /// This node's history and that of `peer` agree: whoever waits for that asks again.

@@ -158,6 +158,21 @@ impl PutOp {
         effects
     }
 
+    /// Primaries leave the client waiting: fallbacks are asked beside them. Strict quorums gain nothing by it.
+    pub fn on_slow(&mut self, is_reachable: impl Fn(&NodeId) -> bool) -> Vec<PutEffect> {
+        if self.replied || self.plan.scope == Scope::Strict || self.plan.hinting == Hinting::Off {
+            return Vec::new();
+        }
+        let me = self.me;
+        let next = || self.tally.second(|node| *node != me && is_reachable(node));
+        std::iter::from_fn(next).map(|(node, target)| PutEffect::Keep { node, target }).collect()
+    }
+
+    /// Whether the client has its answer.
+    pub fn has_replied(&self) -> bool {
+        self.replied
+    }
+
     /// The histories of `node` and of the coordinator agree now.
     pub fn on_reconciled(&mut self, node: &NodeId, is_reachable: impl Fn(&NodeId) -> bool) -> Vec<PutEffect> {
         if self.tally.retry(node) {
@@ -333,6 +348,20 @@ mod tests {
         assert_eq!(op.on_failed(&node(2), |_| true), [keep(3, 2)]);
         assert_eq!(op.on_failed(&node(3), |_| true), [keep(4, 2)]);
         assert_eq!(op.on_merged(&node(4), OURS), [stored(3, 2, &[2], true)]);
+    }
+
+    #[test]
+    fn primaries_that_are_slow_are_stood_in_for_before_their_time_is_over() {
+        let mut op = op(Consistency::Quorum);
+        op.start(|_| true);
+        assert_eq!(op.on_slow(|other| *other != node(3)), [keep(4, 1)], "nobody else can be reached");
+        assert_eq!(op.on_slow(|_| true), []);
+        assert_eq!(op.on_merged(&node(4), OURS), [stored(2, 1, &[1], false)]);
+        assert_eq!(op.on_slow(|_| true), [], "the client has its answer");
+
+        let mut strict = op_with(PutPlan { scope: Scope::Strict, ..plan(Consistency::Quorum) }, &[3]);
+        strict.start(|_| true);
+        assert_eq!(strict.on_slow(|_| true), []);
     }
 
     #[test]

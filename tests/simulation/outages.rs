@@ -467,3 +467,18 @@ fn a_read_asks_one_more_when_somebody_is_slow_and_takes_no_ignorance_for_an_answ
     assert!(cluster.now_ms - begun >= 1_400, "two know the key, and R is two");
     assert_eq!((values(&found), cluster.counted()["reads_hedged"] - before), (vec!["v".to_owned()], 1));
 }
+
+#[test]
+fn a_write_waits_for_no_primary_that_stands_still_while_somebody_can_stand_in() {
+    let mut cluster = Cluster::settled(55, 4, 3);
+    let [a, b, c, _] = cluster.preference_list("k")[..] else { panic!("four nodes") };
+    for slow in [b, c] {
+        cluster.machines[slow].paused_until_ms = cluster.now_ms + 1_900;
+    }
+    let before = cluster.counted()["writes_hedged"];
+    let begun = cluster.now_ms;
+    cluster.put(a, "k", "v", Consistency::Quorum).expect_stored();
+    let took = cluster.now_ms - begun;
+    assert!(took < 1_000, "the fourth keeps it before the others are given up: {took} ms");
+    assert_eq!(cluster.counted()["writes_hedged"] - before, 1);
+}

@@ -195,4 +195,4 @@ fn ignorance_that_is_taken_for_absence_is_caught() {
 }
 
 /// Within so many seeds each planted bug must show.
-const CATCH_SEED_COUNT: u64 = 30;
+const CATCH_SEED_COUNT: u64 = 100;
