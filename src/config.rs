@@ -6,9 +6,12 @@ use std::{collections::BTreeSet, time::Duration};
 
 use crate::{
     causality::context::ContextKey,
-    handoff::hints::DropRule,
+    handoff::{filling::FillingRules, hints::DropRule},
     ident::{Name, NodeId},
-    membership::change::{Parameters, Profile},
+    membership::{
+        change::{Parameters, Profile},
+        view::PlacementRules,
+    },
     merkle::{CompareRule, branch::ItemKey},
     quorum::{QuorumRules, put::Hinting},
     replica::hints::HintLimits,
@@ -32,6 +35,8 @@ pub struct NodeConfig {
     pub seed_count: usize,
     /// How often histories are compared with a random peer. 1 s: a change reaches everyone in a few of these.
     pub reconcile_interval: Duration,
+    /// What this node has to say of the partitions it fills it says together, no more often than this.
+    pub statement_interval: Duration,
     /// How long one peer may take to answer before it counts as failed for that operation. Shorter than a client's
     /// patience, so that a slow replica is known to be slow before the client gives up.
     pub peer_timeout: Duration,
@@ -77,12 +82,22 @@ pub struct NodeRules {
     pub handoff: DropRule,
     /// Which branches of trees are compared.
     pub compare: CompareRule,
+    /// How a history decides who serves what.
+    pub placement: PlacementRules,
+    /// How partitions are filled.
+    pub filling: FillingRules,
 }
 
 impl NodeRules {
     /// The rules that keep the promises.
     pub fn sound() -> NodeRules {
-        NodeRules { quorum: QuorumRules::sound(), handoff: DropRule::Acknowledged, compare: CompareRule::All }
+        NodeRules {
+            quorum: QuorumRules::sound(),
+            handoff: DropRule::Acknowledged,
+            compare: CompareRule::All,
+            placement: PlacementRules::sound(),
+            filling: FillingRules::sound(),
+        }
     }
 }
 
@@ -115,6 +130,7 @@ impl NodeConfig {
             founding: Founding::After(Duration::from_millis(1_000)),
             seed_count: 0,
             reconcile_interval: Duration::from_secs(1),
+            statement_interval: Duration::from_secs(5),
             peer_timeout: Duration::from_secs(2),
             repair_window: Duration::from_millis(500),
             digest_above_bytes: 4 << 10,

@@ -67,6 +67,13 @@ pub const CHANGES_PER_MESSAGE_MAX: usize = 256;
 /// Most membership changes a history holds. Beyond it the node refuses more, and says so.
 pub const HISTORY_COUNT_MAX: usize = 100_000;
 
+/// Changes taken of a member beyond those that were known when it was removed: what was under way, and no more.
+pub const POSTHUMOUS_COUNT_MAX: u64 = 64;
+
+/// Labels under which somebody may hold something at once. In steady state there is one; each of several changes in a row
+/// adds one until it is filled.
+pub const CANDIDATE_COUNT_MAX: usize = 64;
+
 /// Most keys one page of a scan lists.
 pub const SCAN_PAGE_MAX: usize = 1_000;
 

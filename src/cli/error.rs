@@ -241,6 +241,7 @@ fn client_word(error: &ClientError) -> &'static str {
             Failure::Overloaded { .. } => "overloaded",
             Failure::Unavailable { .. } => "unavailable",
             Failure::NotPermitted { .. } => "not_permitted",
+            Failure::Refused { .. } => "refused",
             Failure::StoreFailed { .. } => "store_failed",
         },
         ClientError::Unreachable { .. } => "unreachable",
@@ -257,6 +258,7 @@ fn client_exit(error: &ClientError) -> Exit {
             Failure::InvalidContext { .. }
             | Failure::TooLarge { .. }
             | Failure::NotPermitted { .. }
+            | Failure::Refused { .. }
             | Failure::Overloaded { .. } => Exit::Refused,
             Failure::StoreFailed { maybe_stored: true, .. } => Exit::NoQuorum,
             Failure::StoreFailed { maybe_stored: false, .. } | Failure::Unavailable { .. } => Exit::Failed,
@@ -279,7 +281,7 @@ fn advice(error: &ClientError) -> &'static str {
             Failure::Unavailable { .. } => "; try again in a moment, or ask another node with --node",
             Failure::StoreFailed { .. } => "; see the log of that node",
             Failure::NotPermitted { .. } => "; run this as the user of the node, with its --data-dir",
-            Failure::InvalidContext { .. } | Failure::TooLarge { .. } => "",
+            Failure::InvalidContext { .. } | Failure::TooLarge { .. } | Failure::Refused { .. } => "",
         },
         ClientError::Unreachable { .. } => {
             "; start one with `quorate start`, or name one with --node /ip4/…/tcp/…/p2p/…"

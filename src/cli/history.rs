@@ -12,7 +12,7 @@ use crate::{
     },
     ident::Name,
     membership::{
-        change::{Change, ChangeKind, Profile},
+        change::{Change, ChangeKind, Profile, Replacement, Statement},
         history::History,
     },
 };
@@ -67,6 +67,16 @@ fn to_json(change: &Change) -> Json {
             json["replicas"] = parameters.replicas.into();
         }
         ChangeKind::Joined(profile) | ChangeKind::Updated(profile) => add_profile(&mut json, profile),
+        ChangeKind::Leaving | ChangeKind::Left => {}
+        ChangeKind::Removed(removal) => json["node"] = peer_text(&removal.node).into(),
+        ChangeKind::Replaced(Replacement { old, new }) => {
+            json["old"] = peer_text(&old.node).into();
+            json["new"] = peer_text(new).into();
+        }
+        ChangeKind::Filled(Statement { label, partitions }) | ChangeKind::Retired(Statement { label, partitions }) => {
+            json["label"] = label.digest().to_string().into();
+            json["partitions"] = partitions.iter().map(|partition| partition.0).collect::<Vec<u16>>().into();
+        }
     }
     json
 }
@@ -84,6 +94,14 @@ fn to_text(change: &Change) -> String {
             format!("{} partitions, {} replicas", parameters.partitions, parameters.replicas)
         }
         ChangeKind::Joined(profile) | ChangeKind::Updated(profile) => profile.name.to_string(),
+        ChangeKind::Leaving | ChangeKind::Left => String::new(),
+        ChangeKind::Removed(removal) => peer_text(&removal.node),
+        ChangeKind::Replaced(Replacement { old, new }) => {
+            format!("{} by {}", peer_text(&old.node), peer_text(new))
+        }
+        ChangeKind::Filled(Statement { partitions, .. }) | ChangeKind::Retired(Statement { partitions, .. }) => {
+            format!("{} of {} partitions", partitions.len(), partitions.partitions())
+        }
     };
     format!("{:>6}  {}  #{}  {}  {what}", change.lamport, peer_text(&change.author), change.sequence, kind(change))
 }
@@ -93,6 +111,12 @@ fn kind(change: &Change) -> &'static str {
         ChangeKind::Founded(_) => "founded",
         ChangeKind::Joined(_) => "joined",
         ChangeKind::Updated(_) => "updated",
+        ChangeKind::Leaving => "leaving",
+        ChangeKind::Left => "left",
+        ChangeKind::Removed(_) => "removed",
+        ChangeKind::Replaced(_) => "replaced",
+        ChangeKind::Filled(_) => "filled",
+        ChangeKind::Retired(_) => "retired",
     }
 }
 

@@ -49,6 +49,7 @@ pub(crate) fn status(states: &[Reach]) -> Status {
             addresses: vec![format!("/ip4/127.0.0.1/tcp/{}", 4001 + u16::from(number))],
         },
         state,
+        is_leaving: false,
     };
     Status {
         node: node(0),
@@ -68,6 +69,8 @@ pub(crate) fn status(states: &[Reach]) -> Status {
         hint_bytes: 0,
         marked_partitions: 0,
         filling_partitions: 0,
+        filled_partitions: 0,
+        leftover_partitions: 0,
         pairs: Vec::new(),
         alert_count: 0,
         counters: Vec::new(),

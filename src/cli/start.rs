@@ -28,7 +28,7 @@ use crate::{
     },
     config::{AntiEntropy, Founding, NodeConfig},
     membership::change::{Parameters, Profile},
-    node::effect::Event,
+    node::effect::{Event, Stop},
     quorum::put::Hinting,
     runtime::{self, Notice, swarm_key},
     store::lmdb::Durability,
@@ -165,13 +165,28 @@ pub(crate) async fn run(settings: &Settings, terminal: Terminal) -> Result<Exit,
         let Some(notice) = notice else {
             break Err(CliError::Node { detail: "the node has ended".to_owned() });
         };
+        let end = end_of(&notice);
         if let Err(error) = announcer.announce(notice) {
             break Err(error);
+        }
+        if let Some(end) = end {
+            break end;
         }
     };
     // In every case: what it holds is closed, and others learn at once that it is gone.
     running.stop().await;
     outcome
+}
+
+/// How the process ends when a notice says that it must: a node that has left has done what it was asked to.
+fn end_of(notice: &Notice) -> Option<Result<Exit, CliError>> {
+    match notice {
+        Notice::Event(Event::Stopped(Stop::Left)) => Some(Ok(Exit::Done)),
+        Notice::Event(Event::Stopped(stop @ Stop::Removed)) => {
+            Some(Err(CliError::Node { detail: stop_text(*stop).to_owned() }))
+        }
+        Notice::Event(_) | Notice::Ready { .. } | Notice::Listening(_) | Notice::Warning(_) | Notice::Fatal(_) => None,
+    }
 }
 
 /// What the runtime is told.
@@ -411,6 +426,8 @@ fn to_json(notice: &Notice) -> Json {
                 json!({ "event": "founded", "partitions": partitions.get(), "replicas": replicas })
             }
             Event::MemberJoined(node) => json!({ "event": "member_joined", "peer_id": peer_text(node) }),
+            Event::MemberGone(node) => json!({ "event": "member_gone", "peer_id": peer_text(node) }),
+            Event::Stopped(stop) => json!({ "event": "stopped", "reason": stop_word(*stop) }),
             Event::HistoryRefused { from, reason } => {
                 json!({ "event": "history_refused", "peer_id": peer_text(from), "detail": reason })
             }
@@ -439,6 +456,8 @@ fn to_text(notice: &Notice) -> String {
                 format!("founded   a cluster of {partitions} partitions, {replicas} replicas of a key")
             }
             Event::MemberJoined(node) => format!("joined    {}", peer_text(node)),
+            Event::MemberGone(node) => format!("gone      {}", peer_text(node)),
+            Event::Stopped(stop) => format!("stopped   {}", stop_text(*stop)),
             Event::HistoryRefused { from, reason } => {
                 format!("WARNING   {} belongs to a cluster that cannot merge with ours: {reason}", peer_text(from))
             }
@@ -450,6 +469,23 @@ fn to_text(notice: &Notice) -> String {
             Event::AlertRaised(alert) => format!("ALERT     {}", alert.detail),
             Event::AlertCleared(alert) => format!("over      {}", alert.detail),
         },
+    }
+}
+
+fn stop_word(stop: Stop) -> &'static str {
+    match stop {
+        Stop::Left => "left",
+        Stop::Removed => "removed",
+    }
+}
+
+fn stop_text(stop: Stop) -> &'static str {
+    match stop {
+        Stop::Left => "it has handed over all that it held, and has left the cluster",
+        Stop::Removed => {
+            "this node was removed from the cluster for ever: its identity is not taken back; to use this machine again, \
+             start it with an empty --data-dir"
+        }
     }
 }
 

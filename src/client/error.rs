@@ -82,6 +82,7 @@ impl ClientError {
                 | Failure::TooLarge { .. }
                 | Failure::Overloaded { .. }
                 | Failure::NotPermitted { .. }
+                | Failure::Refused { .. }
                 | Failure::Unavailable { .. },
             )
             | ClientError::Unreachable { .. }

@@ -163,6 +163,7 @@ impl<'a> Operation<'a> {
                 | Failure::TimedOut { .. }
                 | Failure::InvalidContext { .. }
                 | Failure::NotPermitted { .. }
+                | Failure::Refused { .. }
                 | Failure::TooLarge { .. } => return Verdict::Over(Err(ClientError::Failed(failure))),
             },
             Ok(response) => return Verdict::Over(Ok(response)),

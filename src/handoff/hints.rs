@@ -215,6 +215,11 @@ impl HintSchedule {
         self.on_wanted(None, now);
     }
 
+    /// Whether nothing is kept for anybody, as far as is known.
+    pub fn is_empty(&self) -> bool {
+        self.targets.is_empty()
+    }
+
     /// Whether it was paused.
     pub fn is_paused(&self) -> bool {
         self.is_paused

@@ -4,3 +4,4 @@
 
 pub mod hints;
 pub mod exchanges;
+pub mod filling;

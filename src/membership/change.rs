@@ -18,7 +18,8 @@ use crate::{
     digest::{Digest, Domain, FixedBytes},
     ident::{ClusterId, Name, NodeId},
     limits::{ADDRESS_COUNT_MAX, ADDRESS_LIMIT_BYTES, COUNTER_MAX, MEMBER_COUNT_MAX, REPLICA_COUNT_MAX, WEIGHT_MAX},
-    ring::token::PartitionCount,
+    membership::label::Label,
+    ring::{partition_set::PartitionSet, token::PartitionCount},
 };
 
 /// One signed entry of the membership history. The fields are what the author claims until [`Change::verify`] agrees.
@@ -51,16 +52,93 @@ pub enum ChangeKind {
     Joined(Profile),
     /// As a member it now tells this of itself.
     Updated(Profile),
+    /// It is about to leave: it serves nothing new, and goes on until what it holds is safe elsewhere. Joining again takes
+    /// it back.
+    Leaving,
+    /// It holds nothing any more, and is gone.
+    Left,
+    /// Another has gone for good, and its identity with it.
+    Removed(Removal),
+    /// Another has gone for good; a third takes over its rows.
+    Replaced(Replacement),
+    /// It holds these partitions completely.
+    Filled(Statement),
+    /// Of these partitions all who should hold them do, and nothing is needed any more of who held them before.
+    Retired(Statement),
 }
 
 impl ChangeKind {
     /// What its author tells of itself, if it does.
     pub fn profile(&self) -> Option<&Profile> {
         match self {
-            ChangeKind::Founded(_) => None,
             ChangeKind::Joined(profile) | ChangeKind::Updated(profile) => Some(profile),
+            ChangeKind::Founded(_)
+            | ChangeKind::Leaving
+            | ChangeKind::Left
+            | ChangeKind::Removed(_)
+            | ChangeKind::Replaced(_)
+            | ChangeKind::Filled(_)
+            | ChangeKind::Retired(_) => None,
         }
     }
+
+    /// With what it founds a cluster, if it does.
+    pub fn founding(&self) -> Option<Parameters> {
+        match self {
+            ChangeKind::Founded(parameters) => Some(*parameters),
+            ChangeKind::Joined(_)
+            | ChangeKind::Updated(_)
+            | ChangeKind::Leaving
+            | ChangeKind::Left
+            | ChangeKind::Removed(_)
+            | ChangeKind::Replaced(_)
+            | ChangeKind::Filled(_)
+            | ChangeKind::Retired(_) => None,
+        }
+    }
+
+    /// Whom it takes away for ever, and how many changes of it its author knew.
+    pub fn removal(&self) -> Option<Removal> {
+        match self {
+            ChangeKind::Removed(removal) => Some(*removal),
+            ChangeKind::Replaced(replacement) => Some(replacement.old),
+            ChangeKind::Founded(_)
+            | ChangeKind::Joined(_)
+            | ChangeKind::Updated(_)
+            | ChangeKind::Leaving
+            | ChangeKind::Left
+            | ChangeKind::Filled(_)
+            | ChangeKind::Retired(_) => None,
+        }
+    }
+}
+
+/// Who is taken away for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removal {
+    /// Who.
+    pub node: NodeId,
+    /// How many changes of it were known. Only few more are taken: those that were under way.
+    #[serde(deserialize_with = "decode_counter")]
+    pub known: u64,
+}
+
+/// Who takes over from whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replacement {
+    /// Who is taken away for ever, from the moment the other has joined.
+    pub old: Removal,
+    /// Who takes over its rows.
+    pub new: NodeId,
+}
+
+/// What is said of partitions, as of a label.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statement {
+    /// The changes from which the rows follow that it is about.
+    pub label: Label,
+    /// The partitions, of a ring cut as the cluster's is.
+    pub partitions: PartitionSet,
 }
 
 /// What a cluster is founded with, for ever. Clusters of other parameters never merge.
@@ -97,7 +175,7 @@ pub struct Signature(pub [u8; 64]);
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Summary {
-    #[serde(deserialize_with = "decode_summary")]
+    #[serde(deserialize_with = "decode_by_author")]
     next: BTreeMap<NodeId, u64>,
 }
 
@@ -177,6 +255,10 @@ impl Change {
         match &self.kind {
             ChangeKind::Founded(parameters) => check_replicas(parameters.replicas)?,
             ChangeKind::Joined(profile) | ChangeKind::Updated(profile) => profile.check()?,
+            ChangeKind::Removed(removal) => check_counter(removal.known)?,
+            ChangeKind::Replaced(Replacement { old, .. }) => check_counter(old.known)?,
+            // Decoding has checked the rest; who made these in memory has made them of checked parts.
+            ChangeKind::Leaving | ChangeKind::Left | ChangeKind::Filled(_) | ChangeKind::Retired(_) => {}
         }
         let key = VerifyingKey::from_bytes(&self.author.0).map_err(|_| ChangeError::BadSignature)?;
         let signature = ed25519_dalek::Signature::from_bytes(&self.signature.0);
@@ -297,7 +379,7 @@ struct SignedPart<'a> {
 /// Version of [`SignedPart`].
 const SIGNED_VERSION: u8 = 1;
 
-fn check_counter(actual: u64) -> Result<(), ChangeError> {
+pub(crate) fn check_counter(actual: u64) -> Result<(), ChangeError> {
     if actual <= COUNTER_MAX { Ok(()) } else { Err(ChangeError::CounterTooHigh { actual }) }
 }
 
@@ -336,7 +418,8 @@ fn decode_addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<St
     deserializer.deserialize_seq(Addresses)
 }
 
-fn decode_summary<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<NodeId, u64>, D::Error> {
+/// Reads a number for each of at most `MEMBER_COUNT_MAX` authors.
+pub(crate) fn decode_by_author<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<NodeId, u64>, D::Error> {
     deserializer.deserialize_map(NextByAuthor)
 }
 

@@ -14,6 +14,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap},
+    sync::Arc,
 };
 
 use thiserror::Error;
@@ -21,8 +22,8 @@ use thiserror::Error;
 use crate::{
     digest::{Digest, Domain},
     ident::{ClusterId, Name, NodeId},
-    limits::{COUNTER_MAX, HISTORY_COUNT_MAX, MEMBER_COUNT_MAX},
-    membership::change::{Change, ChangeError, ChangeKind, Parameters, Signer, Summary},
+    limits::{COUNTER_MAX, HISTORY_COUNT_MAX, MEMBER_COUNT_MAX, POSTHUMOUS_COUNT_MAX},
+    membership::change::{Change, ChangeError, ChangeKind, Parameters, Removal, Signer, Statement, Summary},
 };
 
 /// All known changes of one cluster. At most `HISTORY_COUNT_MAX` of at most `MEMBER_COUNT_MAX` authors.
@@ -32,6 +33,8 @@ pub struct History {
     parameters: Option<Parameters>,
     /// Never empty for an author that is listed.
     chains: BTreeMap<NodeId, Chain>,
+    /// Who was taken away for ever, and the least number of its changes that somebody knew who took it away.
+    removed: BTreeMap<NodeId, u64>,
     count: usize,
     lamport_max: u64,
 }
@@ -90,6 +93,27 @@ pub enum HistoryError {
     /// The first change of all must be a founding.
     #[error("the history has no founding yet")]
     NotFounded,
+    /// Only who has joined has a say; its own first change that is not a founding must say so.
+    #[error("its author has not joined")]
+    NotJoined,
+    /// Its author was removed, and more of it than could have been under way would follow.
+    #[error("{author:?} was removed for ever when {known} changes of it were known; this is number {sequence}")]
+    Removed {
+        /// Who was removed.
+        author: NodeId,
+        /// How many changes of it whoever removed it knew.
+        known: u64,
+        /// Number of the change refused.
+        sequence: u64,
+    },
+    /// It is about partitions of a ring that is cut otherwise.
+    #[error("the change is about a ring of {actual} partitions, ours has {expected}")]
+    OtherPartitions {
+        /// Partitions of this history's ring.
+        expected: u32,
+        /// Those of the change.
+        actual: u32,
+    },
     /// The history takes no more changes, or no more authors. Said loudly: this node no longer learns.
     #[error("the history is full: {count} changes of {authors} authors")]
     Full {
@@ -114,7 +138,8 @@ pub enum HistoryError {
 impl History {
     /// The empty history of the cluster called `cluster_name`.
     pub fn new(cluster_name: Name) -> History {
-        History { cluster_name, parameters: None, chains: BTreeMap::new(), count: 0, lamport_max: 0 }
+        let (chains, removed) = (BTreeMap::new(), BTreeMap::new());
+        History { cluster_name, parameters: None, chains, removed, count: 0, lamport_max: 0 }
     }
 
     /// Adds `change` if it fits. See [`HistoryError`]; after an error nothing has changed.
@@ -145,6 +170,7 @@ impl History {
         self.check_cluster(change)?;
         self.check_link(chain, change)?;
         self.check_lamport(chain, change)?;
+        self.check_say(chain, change)?;
         let is_new_author = chain.is_none();
         if self.count >= HISTORY_COUNT_MAX || (is_new_author && self.chains.len() >= MEMBER_COUNT_MAX) {
             return Err(HistoryError::Full { count: self.count, authors: self.chains.len() });
@@ -218,6 +244,11 @@ impl History {
         self.parameters
     }
 
+    /// How many changes of `author` are known.
+    pub fn known_of(&self, author: &NodeId) -> u64 {
+        self.chains.get(author).map_or(0, Chain::next_sequence)
+    }
+
     /// Name of the cluster.
     pub fn cluster_name(&self) -> &Name {
         &self.cluster_name
@@ -232,11 +263,16 @@ impl History {
         if let ChangeKind::Founded(parameters) = &change.kind {
             self.parameters = Some(*parameters);
         }
+        if let Some(Removal { node, known }) = change.kind.removal() {
+            let least = self.removed.entry(node).or_insert(known);
+            *least = known.min(*least);
+        }
         self.count += 1;
         self.lamport_max = self.lamport_max.max(change.lamport);
         let head = change.digest();
-        let chain = self.chains.entry(change.author).or_insert(Chain { changes: Vec::new(), head });
-        chain.changes.push(change);
+        let chain = self.chains.entry(change.author).or_insert(Chain { changes: Vec::new(), head, has_joined: false });
+        chain.has_joined |= matches!(change.kind, ChangeKind::Joined(_));
+        chain.changes.push(Arc::new(change));
         chain.head = head;
     }
 
@@ -245,10 +281,7 @@ impl History {
     }
 
     fn check_cluster(&self, change: &Change) -> Result<(), HistoryError> {
-        let founding = match &change.kind {
-            ChangeKind::Founded(parameters) => Some(*parameters),
-            ChangeKind::Joined(_) | ChangeKind::Updated(_) => None,
-        };
+        let founding = change.kind.founding();
         // A founding that does not hash to its own cluster is of another name, or a lie.
         if founding.is_some_and(|theirs| self.cluster_of(theirs) != change.cluster) {
             return Err(HistoryError::OtherCluster);
@@ -276,28 +309,52 @@ impl History {
     /// Founding at 1 and everything else later, so that sorting by Lamport time puts a founding first.
     fn check_lamport(&self, chain: Option<&Chain>, change: &Change) -> Result<(), HistoryError> {
         let before = chain.map_or(0, Chain::lamport);
-        let (low, high) = match change.kind {
-            ChangeKind::Founded(_) => (before + 1, 1),
-            ChangeKind::Joined(_) | ChangeKind::Updated(_) => {
-                ((before + 1).max(2), self.lamport_max + LAMPORT_STEP_MAX)
-            }
+        let (low, high) = match change.kind.founding() {
+            Some(_) => (before + 1, 1),
+            None => ((before + 1).max(2), self.lamport_max + LAMPORT_STEP_MAX),
         };
         let actual = change.lamport;
         if low <= actual && actual <= high { Ok(()) } else { Err(HistoryError::BadLamport { low, high, actual }) }
     }
 }
 
+impl History {
+    /// Whether the author may say this.
+    fn check_say(&self, chain: Option<&Chain>, change: &Change) -> Result<(), HistoryError> {
+        if let Some(&known) = self.removed.get(&change.author)
+            && change.sequence >= known + POSTHUMOUS_COUNT_MAX
+        {
+            return Err(HistoryError::Removed { author: change.author, known, sequence: change.sequence });
+        }
+        match &change.kind {
+            ChangeKind::Founded(_) | ChangeKind::Joined(_) | ChangeKind::Updated(_) => Ok(()),
+            ChangeKind::Leaving | ChangeKind::Left | ChangeKind::Removed(_) | ChangeKind::Replaced(_) => {
+                if chain.is_some_and(|chain| chain.has_joined) { Ok(()) } else { Err(HistoryError::NotJoined) }
+            }
+            ChangeKind::Filled(Statement { partitions, .. }) | ChangeKind::Retired(Statement { partitions, .. }) => {
+                let expected = self.parameters.map_or(0, |parameters| parameters.partitions.get());
+                let actual = partitions.partitions().get();
+                if expected != actual {
+                    return Err(HistoryError::OtherPartitions { expected, actual });
+                }
+                if chain.is_some_and(|chain| chain.has_joined) { Ok(()) } else { Err(HistoryError::NotJoined) }
+            }
+        }
+    }
+}
+
 /// One author's changes, without gaps, from sequence zero. Never empty.
 #[derive(Debug, Clone)]
 struct Chain {
-    changes: Vec<Change>,
+    changes: Vec<Arc<Change>>,
     /// Digest of the last.
     head: Digest,
+    has_joined: bool,
 }
 
 impl Chain {
     fn get(&self, sequence: u64) -> Option<&Change> {
-        self.changes.get(usize::try_from(sequence).ok()?)
+        self.changes.get(usize::try_from(sequence).ok()?).map(Arc::as_ref)
     }
 
     fn next_sequence(&self) -> u64 {

@@ -4,9 +4,14 @@
 //! data. Who can be reached is an opinion: never told as truth, never written to the history.
 
 pub mod change;
+pub mod label;
 pub mod history;
+pub mod roster;
+pub mod configuration;
 pub mod view;
 pub mod liveness;
 
+#[cfg(test)]
+pub(crate) mod samples;
 #[cfg(test)]
 mod properties;

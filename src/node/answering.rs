@@ -66,6 +66,7 @@ struct Asked {
     left: Vec<Item>,
     /// How often it has asked.
     steps: u32,
+    begun: Instant,
     /// When it last asked, or was answered.
     touched: Instant,
 }
@@ -132,7 +133,8 @@ impl Node {
     pub(super) fn on_answer_found(&mut self, now: Now, exchange: InboundExchange, result: Result<Done, StoreError>) {
         let Some(asked) = self.answering.exchanges.get_mut(&exchange) else { return };
         asked.touched = now.instant;
-        let (from, is_whole, shared) = (asked.from, asked.is_whole, asked.shared.clone());
+        let (from, is_whole, begun) = (asked.from, asked.is_whole, asked.begun);
+        let shared = Arc::clone(&asked.shared);
         let Ok(Done::Answered { mut answer, damaged }) = result else {
             return self.refuse_exchange(now, exchange, from, ExchangeRefusal::StoreFailed);
         };
@@ -155,7 +157,7 @@ impl Node {
             self.counters.exchanges_in_step += 1;
             if is_whole {
                 self.answering.offenders.remove(&from);
-                self.end_of_exchange(now, from, &shared, Ended::InStep);
+                self.end_of_exchange(now, from, &shared, begun, Ended::InStep);
             }
         }
         self.look_into(damaged);
@@ -169,7 +171,7 @@ impl Node {
         exchange: InboundExchange,
         opening: &Opening,
     ) -> Result<(), ExchangeRefusal> {
-        if self.config.anti_entropy == AntiEntropy::Off {
+        if self.config.anti_entropy == AntiEntropy::Off && opening.partitions.is_none() {
             return Err(ExchangeRefusal::SwitchedOff);
         }
         if opening.version != EXCHANGE_VERSION {
@@ -183,16 +185,22 @@ impl Node {
             self.on_other_history(now, from);
             return Err(ExchangeRefusal::OtherHistory);
         }
-        let Some(shared) = self.shared_with(&from, opening.partition) else {
+        let shared = match &opening.partitions {
+            None => self.shared_with(&from, None),
+            Some(partitions) => self.held_of(partitions),
+        };
+        let Some(shared) = shared else {
             return Err(ExchangeRefusal::NotAnOwner);
         };
         let Some(branch) = Branch::new(opening.branch.0, opening.branch.1) else {
             return Err(ExchangeRefusal::Malformed);
         };
-        let steps = self.answering.exchanges.get(&exchange).map_or(0, |asked| asked.steps) + 1;
+        let known = self.answering.exchanges.get(&exchange);
+        let steps = known.map_or(0, |asked| asked.steps) + 1;
+        let begun = known.map_or(now.instant, |asked| asked.begun);
         let is_known = steps > 1;
         let is_offender = self.answering.offenders.get(&from).is_some_and(|(until, _)| now.instant < *until);
-        let is_whole = opening.partition.is_none() && branch == Branch::ROOT;
+        let is_whole = opening.partitions.is_none() && branch == Branch::ROOT;
         if is_whole && !is_known && self.is_handing_over_to(now, &from) {
             return Err(ExchangeRefusal::HintsFirst);
         }
@@ -214,12 +222,20 @@ impl Node {
             given: VecDeque::new(),
             left: Vec::new(),
             steps,
+            begun,
             touched: now.instant,
         };
         self.answering.exchanges.insert(exchange, asked);
         let query = Query::AnswerOpening { partitions, comparison, branch, root };
         self.query(TicketUse::AnswerExchange(exchange), query);
         Ok(())
+    }
+
+    /// `partitions`, if this node holds all of them.
+    fn held_of(&self, partitions: &PartitionSet) -> Option<Arc<PartitionSet>> {
+        let is_held = |partition| self.view.holds(&self.me, partition);
+        let is_ours = self.view.parameters.is_some_and(|it| it.partitions == partitions.partitions());
+        (is_ours && !partitions.is_empty() && partitions.iter().all(is_held)).then(|| Arc::new(partitions.clone()))
     }
 
     fn step_for(&mut self, now: Now, exchange: InboundExchange, step: Step) -> Result<(), ExchangeRefusal> {

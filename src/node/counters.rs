@@ -27,6 +27,8 @@ pub struct Counters {
     pub hints_given_up: u64,
     /// Reads for which one more node was asked because somebody took longer than usual.
     pub reads_hedged: u64,
+    /// Objects dropped because others hold them now.
+    pub rows_dropped: u64,
     /// Copies of writes given to fallbacks because primaries kept the client waiting.
     pub writes_hedged: u64,
     /// Times a member was found to be up, suspect or down when it had been something else.
@@ -76,6 +78,7 @@ impl Counters {
             hints_given_up,
             reads_hedged,
             writes_hedged,
+            rows_dropped,
             opinions_changed,
             dials,
             exchanges_begun,
@@ -105,6 +108,7 @@ impl Counters {
             ("hints_given_up", hints_given_up),
             ("reads_hedged", reads_hedged),
             ("writes_hedged", writes_hedged),
+            ("rows_dropped", rows_dropped),
             ("opinions_changed", opinions_changed),
             ("dials", dials),
             ("exchanges_begun", exchanges_begun),

@@ -152,6 +152,10 @@ pub enum Event {
         /// The boot number they have seen.
         seen: u64,
     },
+    /// A member is gone: it has left, or was removed.
+    MemberGone(NodeId),
+    /// The node serves no more. Given once; whoever drives it ends it.
+    Stopped(Stop),
     /// The store refused or failed.
     StoreFailed {
         /// What it said.
@@ -161,6 +165,15 @@ pub enum Event {
     AlertRaised(Alert),
     /// It is over.
     AlertCleared(Alert),
+}
+
+/// Why a node serves no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// It has handed over all it held, and has left.
+    Left,
+    /// It was removed from the cluster for ever.
+    Removed,
 }
 
 /// What comes of exchanges.

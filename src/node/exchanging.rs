@@ -1,17 +1,13 @@
 //! The side of an exchange that asks, and when it does.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use rand_chacha::rand_core::Rng as _;
 
 use crate::{
     clock::{Instant, Now},
     config::AntiEntropy,
-    handoff::exchanges::{Ended, ExchangeSchedule},
+    handoff::exchanges::Ended,
     ident::NodeId,
     merkle::{
         Comparison, Salt,
@@ -21,9 +17,9 @@ use crate::{
     node::{
         Node, TicketUse,
         answering::is_of,
+        asking::{Asking, Errand, Outcome, Stand},
         effect::{Effect, ExchangeId},
         exchange_sizes::{items_of, size_of_answer, size_of_question, take_chunk},
-        repairing::Repairing,
         upkeep::Alarm,
     },
     replica::{Done, Query, Work},
@@ -34,7 +30,7 @@ use crate::{
     store::StoreError,
     wire::{
         administration::{LastExchange, RepairScope},
-        exchange::{Answer, EXCHANGE_VERSION, ExchangeRefusal, Item, Opening, Root},
+        exchange::{Answer, EXCHANGE_VERSION, ExchangeRefusal, Opening, Root},
     },
 };
 
@@ -49,103 +45,6 @@ pub(super) const STALL: Duration = Duration::from_secs(2);
 
 /// What is said of an exchange that reached a bound.
 const UNFINISHED: &str = "there is more than one exchange may move; the next one goes on";
-
-/// Exchanges begun here, and what is known of the pairs.
-#[derive(Debug)]
-pub(super) struct Exchanging {
-    pub(super) schedule: ExchangeSchedule,
-    asking: BTreeMap<ExchangeId, Asking>,
-    /// Exchanges that were asked for, before those that are due.
-    errands: VecDeque<(Instant, Errand)>,
-    pub(super) repairing: Repairing,
-    pub(super) last: BTreeMap<NodeId, LastExchange>,
-}
-
-/// With whom to compare what.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Errand {
-    pub(super) peer: NodeId,
-    pub(super) scope: RepairScope,
-    pub(super) is_traced: bool,
-    /// An administrator wants it.
-    pub(super) is_ordered: bool,
-}
-
-/// How an exchange of ours ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// Both sides hold the same.
-    InStep,
-    /// Everything that differed was exchanged, and yet they do not.
-    Apart,
-    /// It came to nothing, and why.
-    Failed(String),
-}
-
-#[derive(Debug)]
-struct Asking {
-    errand: Errand,
-    shared: Arc<PartitionSet>,
-    stand: Stand,
-    /// Something was asked: the other side knows of it.
-    is_open: bool,
-    /// Objects sent and received.
-    moved: usize,
-    begun: Instant,
-    /// When the last question was asked.
-    asked: Instant,
-}
-
-/// Where an exchange stands.
-#[derive(Debug)]
-enum Stand {
-    /// The store finds the next question.
-    InStore,
-    /// The store takes in what an answer brought, a part of it at a time; this is left.
-    TakingIn(Box<Descent>, Answer, VecDeque<Item>),
-    /// The peer is to answer.
-    Asked(Box<Descent>),
-    /// The answer is there; its turn comes later, lest too much is sent in too short a time.
-    Resting(Box<Descent>, Answer),
-}
-
-impl Exchanging {
-    pub(super) fn new(interval: Duration) -> Exchanging {
-        Exchanging {
-            schedule: ExchangeSchedule::new(interval),
-            asking: BTreeMap::new(),
-            errands: VecDeque::new(),
-            repairing: Repairing::default(),
-            last: BTreeMap::new(),
-        }
-    }
-
-    /// How many exchanges are under way that were begun here.
-    pub(super) fn under_way(&self) -> usize {
-        self.asking.len()
-    }
-
-    /// Runs an errand, from `due` on.
-    pub(super) fn want(&mut self, due: Instant, errand: Errand) {
-        if !self.errands.iter().any(|(_, known)| *known == errand) {
-            self.errands.push_back((due, errand));
-        }
-    }
-
-    /// What to do now: an errand, or who is due.
-    fn next(&mut self, now: Instant) -> Option<Errand> {
-        if let Some(index) = self.errands.iter().position(|(due, _)| *due <= now) {
-            return self.errands.remove(index).map(|(_, errand)| errand);
-        }
-        let peer = self.schedule.next_due(now)?;
-        Some(Errand { peer, scope: RepairScope::Everything, is_traced: false, is_ordered: false })
-    }
-
-    /// When there is something to do next.
-    fn next_timeout(&self) -> Option<Instant> {
-        self.errands.iter().map(|(due, _)| *due).chain(self.schedule.next_timeout()).min()
-    }
-}
 
 impl Node {
     /// The partitions that this node and `peer` share, or the one that is meant; nothing if there are none.
@@ -196,12 +95,19 @@ impl Node {
         self.begin_due_exchange(now);
     }
 
-    /// Begins the next exchange, if one is wanted or due. One at a time.
+    /// Begins the next exchange, if one is wanted or due. One at a time. What is to be filled or handed over does not wait for
+    /// an administrator to switch anti-entropy on.
     pub(super) fn begin_due_exchange(&mut self, now: Now) {
-        let may_begin = self.config.anti_entropy == AntiEntropy::On && !self.waits_for_asker(now);
+        let may_begin = !self.waits_for_asker(now);
         while self.exchanging.asking.is_empty() && may_begin {
-            let Some(errand) = self.exchanging.next(now.instant) else { break };
-            if !errand.is_ordered && self.is_handing_over_to(now, &errand.peer) {
+            let ordered = self.exchanging.next_errand(now.instant).or_else(|| self.next_duty(now.instant));
+            let due = |node: &mut Node| match node.config.anti_entropy {
+                AntiEntropy::On => node.exchanging.next_pair(now.instant),
+                AntiEntropy::Off => None,
+            };
+            let Some(errand) = ordered.or_else(|| due(self)) else { break };
+            let is_pair = errand.listed.is_none() && !errand.is_ordered;
+            if is_pair && self.is_handing_over_to(now, &errand.peer) {
                 self.exchanging.schedule.on_ended(&errand.peer, Ended::Failed, 1.0, now.instant);
             } else {
                 self.begin_exchange(now, errand);
@@ -221,19 +127,20 @@ impl Node {
                 (self.partition_of(key), Branch::around(position, DEPTH_MAX))
             }
         };
-        let shared = self.shared_with(&errand.peer, partition).filter(|_| self.identified.contains(&errand.peer));
-        let Some(shared) = shared else {
-            self.exchanging.schedule.on_ended(&errand.peer, Ended::Failed, 1.0, now.instant);
+        let shared = errand.listed.clone().or_else(|| self.shared_with(&errand.peer, partition));
+        let Some(shared) = shared.filter(|_| self.identified.contains(&errand.peer)) else {
             let reason = "it cannot be reached, or the two share nothing of it any more".to_owned();
+            self.note_exchange_failed(now, &errand);
             return self.end_of_errand(now, &errand, Outcome::Failed(reason));
         };
+        let is_part = errand.listed.is_some() || partition.is_some();
         let salt = self.rng.next_u64();
         let opening = Opening {
             version: EXCHANGE_VERSION,
             capabilities: 0,
             salt,
             label: self.view.placement_digest(),
-            partition,
+            partitions: is_part.then(|| PartitionSet::clone(&shared)),
             branch: (branch.first(), branch.depth()),
             root: Root([0; 16]),
         };
@@ -383,8 +290,24 @@ impl Node {
         }
     }
 
+    /// An exchange came to nothing: its peer is left alone for a while.
+    fn note_exchange_failed(&mut self, now: Now, errand: &Errand) {
+        if errand.listed.is_some() {
+            self.filling.on_failed(errand.peer, now.instant);
+        } else {
+            self.exchanging.schedule.on_ended(&errand.peer, Ended::Failed, 1.0, now.instant);
+        }
+    }
+
     /// An exchange over everything that this node and `peer` share has ended, whoever began it.
-    pub(super) fn end_of_exchange(&mut self, now: Now, peer: NodeId, shared: &PartitionSet, ended: Ended) {
+    pub(super) fn end_of_exchange(
+        &mut self,
+        now: Now,
+        peer: NodeId,
+        shared: &PartitionSet,
+        begun: Instant,
+        ended: Ended,
+    ) {
         let jitter = self.fraction();
         self.exchanging.schedule.on_ended(&peer, ended, jitter, now.instant);
         match ended {
@@ -393,7 +316,7 @@ impl Node {
             Ended::Failed => {}
         }
         if ended != Ended::Failed {
-            self.on_compared(peer, shared);
+            self.on_compared(now, peer, shared, begun);
             self.note_marks_compared(peer, shared);
         }
         self.arm_exchanges(now);
@@ -438,7 +361,8 @@ impl Node {
     }
 
     fn finish_exchange(&mut self, now: Now, exchange: ExchangeId, outcome: Outcome) {
-        let Some(Asking { errand, shared, is_open, .. }) = self.exchanging.asking.remove(&exchange) else { return };
+        let Some(asking) = self.exchanging.asking.remove(&exchange) else { return };
+        let Asking { errand, shared, is_open, begun, .. } = asking;
         self.alarms.clear(&Alarm::Turn(exchange));
         if is_open {
             self.effects.push_back(Effect::EndExchange(exchange));
@@ -448,7 +372,12 @@ impl Node {
             Outcome::Apart => self.counters.exchanges_apart += 1,
             Outcome::Failed(_) => self.counters.exchanges_failed += 1,
         }
-        if errand.scope == RepairScope::Everything {
+        if errand.listed.is_some() {
+            match &outcome {
+                Outcome::InStep | Outcome::Apart => self.on_compared(now, errand.peer, &shared, begun),
+                Outcome::Failed(_) => self.note_exchange_failed(now, &errand),
+            }
+        } else if errand.scope == RepairScope::Everything {
             let ended = match &outcome {
                 Outcome::InStep => Ended::InStep,
                 Outcome::Apart => Ended::Apart,
@@ -457,7 +386,7 @@ impl Node {
                     Ended::Failed
                 }
             };
-            self.end_of_exchange(now, errand.peer, &shared, ended);
+            self.end_of_exchange(now, errand.peer, &shared, begun, ended);
         }
         self.end_of_errand(now, &errand, outcome);
         self.begin_due_exchange(now);
@@ -478,9 +407,14 @@ impl Node {
 
     /// Wakes this node when there is something to compare.
     pub(super) fn arm_exchanges(&mut self, now: Now) {
-        let is_idle = self.exchanging.asking.is_empty() && self.config.anti_entropy == AntiEntropy::On;
+        let is_idle = self.exchanging.asking.is_empty();
         let earliest = if self.waits_for_asker(now) { now.instant + STALL } else { Instant(0) };
-        match self.exchanging.next_timeout().filter(|_| is_idle) {
+        let due = match self.config.anti_entropy {
+            AntiEntropy::On => self.exchanging.next_timeout(),
+            AntiEntropy::Off => None,
+        };
+        let rest = self.filling.next_timeout(now.instant);
+        match due.into_iter().chain(rest).min().filter(|_| is_idle) {
             Some(due) => self.alarms.set(Alarm::Exchange, due.max(earliest)),
             None => drop(self.alarms.clear(&Alarm::Exchange)),
         }

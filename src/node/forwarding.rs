@@ -6,9 +6,9 @@ use crate::{
     membership::liveness::Opinion,
     node::{
         Node, Purpose,
-        operations::{Asker, OpNumber, Operation, Origin, State},
+        operations::{Asker, OpNumber, Operation, Origin, State, asked_of},
     },
-    quorum::Row,
+    quorum::row::Row,
     wire::{
         client::{ClientRequest, ClientResponse, Failure, Get, ReadFrom},
         quorum::Request,
@@ -19,23 +19,12 @@ impl Node {
     /// Whether this node has just started, and has reached so few of the row that it could only fail, or mistake for lost
     /// whom it has not tried yet. Another node knows better.
     pub(super) fn is_too_early(&self, now: Now, row: &Row, request: &ClientRequest) -> bool {
-        let consistency = match request {
-            ClientRequest::Put(put) => put.w,
-            ClientRequest::Delete(delete) => delete.w,
-            ClientRequest::Get(Get { from: ReadFrom::Row(consistency), .. }) => *consistency,
-            ClientRequest::Get(_)
-            | ClientRequest::Inspect { .. }
-            | ClientRequest::Scan(_)
-            | ClientRequest::History(_)
-            | ClientRequest::Status
-            | ClientRequest::Hints
-            | ClientRequest::Alerts
-            | ClientRequest::Exchanges
-            | ClientRequest::Roots
-            | ClientRequest::Administer(_) => return false,
-        };
-        let reached = row.nodes.iter().filter(|node| **node == self.me || self.is_reachable(now, node)).count();
-        reached < row.needed(consistency) && row.nodes.iter().any(|node| self.dialling.is_untried(node))
+        let is_local = matches!(request, ClientRequest::Get(Get { from: ReadFrom::Local, .. }));
+        if is_local || matches!(request, ClientRequest::Inspect { .. }) {
+            return false;
+        }
+        let is_reached = |node: &NodeId| *node == self.me || self.is_reachable(now, node);
+        !row.is_met_by(is_reached) && row.nodes.iter().any(|node| self.dialling.is_untried(node))
     }
 
     /// Passes a request to a member of the row that can be reached, those first that are not suspected.
@@ -47,7 +36,8 @@ impl Node {
         left.sort_by_key(opinion);
         left.reverse();
         let origin = Origin { asker, due, maybe_stored: false };
-        let number = self.begin_operation(origin, key, State::Forwarded { request, left });
+        let (_, consistency) = asked_of(&request);
+        let number = self.begin_operation(origin, key, consistency, State::Forwarded { request, left });
         self.forward_on(now, number);
     }
 
@@ -72,8 +62,10 @@ impl Node {
                 self.send(now.instant, &[node], Purpose::Operation(number), Request::Forward(request), due);
             }
             None => {
-                let Some(Operation { asker, key, due, maybe_stored, state }) = self.end(number) else { return };
-                let (State::Forwarded { request, .. }, Some(row)) = (state, self.row_of(&key)) else { return };
+                let Some(Operation { asker, key, due, maybe_stored, state, .. }) = self.end(number) else { return };
+                let State::Forwarded { request, .. } = state else { return };
+                let (access, consistency) = asked_of(&request);
+                let Some(row) = self.row_of(&key, access, consistency) else { return };
                 let origin = Origin { asker, due, maybe_stored };
                 if row.nodes.contains(&self.me) {
                     // Its store takes no writes, but nobody else can be asked; or the row has changed meanwhile.

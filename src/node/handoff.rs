@@ -73,13 +73,15 @@ impl Node {
     pub(super) fn on_hint_page(&mut self, now: Now, target: &NodeId, result: Result<Done, StoreError>) {
         let effects = match result {
             Ok(Done::Hints(page)) => {
-                let (view, is_up) = (&self.view, self.identified.contains(target));
+                let (view, is_up, is_leaving) = (&self.view, self.identified.contains(target), self.is_leaving());
                 let recipients = |key: &Key| {
-                    let row = view.ring.as_ref().map(|ring| ring.row(ring.partition_of(key)));
-                    match row {
-                        Some(row) if !row.is_empty() && !row.contains(target) => Recipients::Row(row.to_vec()),
-                        Some(_) | None if is_up => Recipients::Target,
-                        Some(_) | None => Recipients::Nobody,
+                    let partition = view.ring.as_ref().map_or(Partition(0), |ring| ring.partition_of(key));
+                    let row = view.row(partition);
+                    let is_listed = view.listed(partition).contains(target);
+                    match is_up {
+                        _ if !row.is_empty() && (!is_listed || is_leaving && !is_up) => Recipients::Row(row.to_vec()),
+                        true => Recipients::Target,
+                        false => Recipients::Nobody,
                     }
                 };
                 self.schedule.on_page(target, page, recipients, now.instant)
@@ -190,6 +192,10 @@ impl Node {
         }
         let response = match order {
             Order::Hints(order) => return self.on_hint_order(now, client, order),
+            Order::Membership(order) => match self.change_membership(now, order) {
+                Ok(()) => ClientResponse::Administered,
+                Err(failure) => ClientResponse::Failed(failure),
+            },
             Order::Check => {
                 self.begin_check(now);
                 ClientResponse::Administered

@@ -17,7 +17,7 @@ use crate::{
     },
     node::{
         Node, Purpose, SendFailure, TicketUse,
-        effect::{Effect, Event, InboundId},
+        effect::{Effect, Event, InboundId, Stop},
         upkeep::Alarm,
     },
     replica::{Done, Work, startup::Recovered},
@@ -47,6 +47,8 @@ pub(super) struct Records {
     /// Members that have told this life which boot they know of.
     greeted: BTreeSet<NodeId>,
     is_confirmed: bool,
+    /// Some peer has held the same history since this start.
+    has_agreed: bool,
     store_failure: Option<String>,
 }
 
@@ -97,6 +99,7 @@ impl Records {
             reconciling: BTreeSet::new(),
             greeted: BTreeSet::new(),
             is_confirmed: false,
+            has_agreed: false,
             store_failure: None,
         }
     }
@@ -121,9 +124,12 @@ fn spoils_the_rest(error: &HistoryError) -> bool {
         HistoryError::BadSignature
         | HistoryError::Malformed(_)
         | HistoryError::OtherCluster
+        | HistoryError::OtherPartitions { .. }
+        | HistoryError::NotJoined
         | HistoryError::OtherParameters { .. } => true,
         HistoryError::Gap { .. }
         | HistoryError::Forked { .. }
+        | HistoryError::Removed { .. }
         | HistoryError::NotFounded
         | HistoryError::Full { .. }
         | HistoryError::BadLamport { .. } => false,
@@ -144,6 +150,8 @@ impl Node {
             }
             Founding::After(_) | Founding::Never => {}
         }
+        self.on_duties_changed(now);
+        self.look_at_own_standing(now);
         self.confirm_life();
         self.become_member(now);
     }
@@ -187,7 +195,7 @@ impl Node {
 
     /// A peer compares histories.
     pub(super) fn on_reconcile_request(&mut self, now: Now, from: NodeId, inbound: InboundId, reconcile: Reconcile) {
-        self.on_greeting(from, &reconcile);
+        self.on_greeting(now, from, &reconcile);
         let Reconcile { changes, summary, .. } = reconcile;
         self.stage(now, Batch { changes, origin: Origin::Request { from, inbound, theirs: summary } });
     }
@@ -196,7 +204,7 @@ impl Node {
     pub(super) fn on_reconcile_response(&mut self, now: Now, from: NodeId, result: Result<Response, SendFailure>) {
         match result {
             Ok(Response::Reconciled(reconcile)) => {
-                self.on_greeting(from, &reconcile);
+                self.on_greeting(now, from, &reconcile);
                 let Reconcile { changes, summary, .. } = reconcile;
                 self.stage(now, Batch { changes, origin: Origin::Response { from, theirs: summary } });
             }
@@ -238,7 +246,7 @@ impl Node {
         self.records.history.since(summary, CHANGES_PER_MESSAGE_MAX)
     }
 
-    fn author(&mut self, now: Now, kind: ChangeKind) {
+    pub(super) fn author(&mut self, now: Now, kind: ChangeKind) {
         self.records.to_author.push_back(kind);
         self.stage_next(now);
     }
@@ -249,12 +257,21 @@ impl Node {
         if self.records.history.is_empty() || !self.records.to_author.is_empty() || is_being_said {
             return;
         }
+        if self.stopping.is_some() || self.view.removed.contains_key(&self.me) || !self.may_speak() {
+            return;
+        }
         let profile = self.config.profile.clone();
         match self.view.members.get(&self.me) {
             None => self.author(now, ChangeKind::Joined(profile)),
             Some(member) if member.profile != profile => self.author(now, ChangeKind::Updated(profile)),
             Some(_) => self.note_ready(),
         }
+    }
+
+    /// Whether this node knows all that it has ever said itself: what was said by a life that it has forgotten must not be said
+    /// again in other words under the same number.
+    pub(super) fn may_speak(&self) -> bool {
+        self.records.has_agreed || self.view.members.keys().all(|node| *node == self.me)
     }
 
     fn note_ready(&mut self) {
@@ -302,13 +319,15 @@ impl Node {
         }
     }
 
-    fn stage_next(&mut self, now: Now) {
+    pub(super) fn stage_next(&mut self, now: Now) {
         while self.records.staged.is_none() {
             if let Some(kind) = self.records.to_author.pop_front() {
                 let change = self.records.history.next_change(&self.signer, kind);
                 self.stage(now, Batch { changes: vec![change], origin: Origin::Here });
             } else if let Some(batch) = self.records.waiting.pop_front() {
                 self.stage(now, batch);
+            } else if let Some(kind) = self.next_statement(now) {
+                self.author(now, kind);
             } else {
                 return;
             }
@@ -330,7 +349,7 @@ impl Node {
 
     fn on_history_grown(&mut self, now: Now, before: &Summary, batch: &Batch) {
         let members_before: BTreeSet<NodeId> = self.view.members.keys().copied().collect();
-        let label_before = self.view.label;
+        let label_before = self.view.label.clone();
         self.view = self.view.refold(&self.records.history);
         let joined: Vec<NodeId> =
             self.view.members.keys().filter(|node| !members_before.contains(node)).copied().collect();
@@ -338,6 +357,8 @@ impl Node {
             self.tell(Event::MemberJoined(node));
             self.dial_member(now, node);
         }
+        let gone = members_before.into_iter().filter(|node| !self.view.members.contains_key(node));
+        gone.for_each(|node| self.effects.push_back(Effect::Tell(Event::MemberGone(node))));
         if matches!(batch.origin, Origin::Here) {
             for change in self.records.history.since(before, CHANGES_PER_MESSAGE_MAX) {
                 if let ChangeKind::Founded(parameters) = &change.kind {
@@ -352,6 +373,11 @@ impl Node {
             self.on_rows_changed(now);
         }
         self.on_view_changed(now);
+        self.on_duties_changed(now);
+        if self.stopping == Some(Stop::Left) && !self.view.members.contains_key(&self.me) {
+            self.on_left(now);
+        }
+        self.look_at_own_standing(now);
     }
 
     /// Whoever waits for a batch is served. Its changes are those that the history has just taken in.
@@ -390,7 +416,11 @@ impl Node {
 
     fn note_agreement(&mut self, now: Now, peer: NodeId, theirs: &Summary) {
         if *theirs == self.records.history.summary() {
+            self.records.has_agreed = true;
             self.on_histories_agree(now, &peer);
+            self.on_witness(now, peer);
+            self.on_known_elsewhere();
+            self.become_member(now);
         }
     }
 
@@ -415,15 +445,21 @@ impl Node {
             boot: self.records.boot,
             instance: self.records.instance,
             your_life: self.records.peer_lives.get(&peer).copied().unwrap_or_default(),
+            is_in_doubt: self.doubt.is_any(),
             summary: self.records.history.summary(),
             changes,
         }
     }
 
     /// Takes note of the boot numbers that a member tells. Those of strangers mean nothing.
-    fn on_greeting(&mut self, from: NodeId, greeting: &Reconcile) {
+    fn on_greeting(&mut self, now: Now, from: NodeId, greeting: &Reconcile) {
         if !self.view.members.contains_key(&from) {
             return;
+        }
+        if greeting.is_in_doubt {
+            self.doubters.insert(from);
+        } else {
+            self.doubters.remove(&from);
         }
         let known = self.records.peer_lives.get(&from).copied().unwrap_or_default();
         // Of two lives with one boot number the first is kept, so that the second is told of it.
@@ -439,7 +475,7 @@ impl Node {
             self.tell(Event::StoreIsOld { seen });
             let before = std::mem::replace(&mut self.records.boot, seen + 1);
             self.store(TicketUse::Boot { before }, Work::RaiseBoot { seen });
-            self.on_store_old();
+            self.on_store_old(now);
         }
         self.confirm_life();
     }

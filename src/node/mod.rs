@@ -6,6 +6,7 @@
 
 pub mod effect;
 pub mod counters;
+mod ticket;
 mod history;
 mod operations;
 mod questions;
@@ -14,12 +15,15 @@ mod reading;
 mod forwarding;
 mod peer;
 mod handoff;
+mod asking;
 mod exchanging;
 mod exchange_sizes;
 mod repairing;
 mod marking;
 mod answering;
 mod doubt;
+mod filling;
+mod standing;
 mod checking;
 mod alerts;
 mod status;
@@ -39,7 +43,10 @@ use crate::{
     clock::{Deadlines, Instant, Now},
     config::NodeConfig,
     digest::Digest,
-    handoff::hints::{Delivery, HintSchedule},
+    handoff::{
+        filling::Filling,
+        hints::{Delivery, HintSchedule},
+    },
     ident::NodeId,
     membership::{
         change::Signer,
@@ -49,22 +56,19 @@ use crate::{
     node::{
         alerts::Alerts,
         answering::Answering,
+        asking::Exchanging,
         checking::Checking,
         counters::Counters,
         doubt::Doubt,
-        effect::{
-            Caller, ClientId, Effect, Event, ExchangeId, ExchangeNews, InboundExchange, InboundId, News, OutboundId,
-            Ticket,
-        },
-        exchanging::Exchanging,
-        handoff::Sweep,
+        effect::{Caller, ClientId, Effect, Event, ExchangeNews, InboundId, News, OutboundId, Stop, Ticket},
+        filling::Handing,
         history::Records,
         marking::Marks,
         operations::{Asker, OpNumber, Operations},
+        ticket::TicketUse,
         upkeep::{Alarm, Dialling},
     },
     replica::{Done, Query, Work, startup::Recovered},
-    ring::token::Partition,
     store::StoreError,
     wire::{
         client::ClientRequest,
@@ -102,6 +106,12 @@ pub struct Node {
     checking: Checking,
     doubt: Doubt,
     alerts: Alerts,
+    filling: Filling,
+    handing: Handing,
+    /// Peers that cannot vouch for what they hold, as they said last.
+    doubters: BTreeSet<NodeId>,
+    /// When this node may next say something of partitions.
+    statement_due: Instant,
     /// The other members of the rows this node is in.
     co_owners: BTreeSet<NodeId>,
     identified: BTreeSet<NodeId>,
@@ -114,86 +124,13 @@ pub struct Node {
     next_number: u64,
     counters: Counters,
     ready: bool,
+    /// It is about to stop, and why.
+    stopping: Option<Stop>,
+    has_stopped: bool,
     /// When a store that failed was last tried.
     probed: Option<Instant>,
     /// When it was last looked whether anybody has fallen silent.
     watched: Instant,
-}
-
-/// What a piece of storage work is for.
-#[derive(Debug, Clone, PartialEq)]
-enum TicketUse {
-    /// The coordinator's own write; as a hint for another, if it stands in.
-    Write { number: OpNumber, target: Option<NodeId> },
-    /// The coordinator's own answer to a read.
-    Read(OpNumber),
-    /// The whole answer to a client.
-    Answer(OpNumber),
-    /// The coordinator's own copy, made on the way: among its own data, or as a hint for a primary.
-    CopyHere { number: OpNumber, target: Option<NodeId> },
-    /// A peer's read of a key.
-    PeerRead { inbound: InboundId, partition: Partition, whole_bytes_max: u32 },
-    /// A peer's merge; what it merges into may be kept for another.
-    PeerMerge { inbound: InboundId, partition: Partition, target: Option<NodeId> },
-    /// Marks that a peer has passed on.
-    PeerMark(InboundId),
-    /// A page of the hints for a target.
-    HintPage(NodeId),
-    /// A hint that is to be merged here.
-    HintHere(Delivery),
-    /// What hints come to.
-    HintTotals,
-    /// A look through hints for those to be given up.
-    Sweep(Sweep),
-    /// The next turn of an exchange begun here.
-    Descend(ExchangeId),
-    /// What an answer in such an exchange brought.
-    TakenIn(ExchangeId),
-    /// What to tell in an exchange that another began.
-    AnswerExchange(InboundExchange),
-    /// What a question in such an exchange brought.
-    GivenIn(InboundExchange),
-    /// A look at a bucket of the tree.
-    Check(u16),
-    /// The mending of one.
-    Mend(u16),
-    /// Membership changes on their way into the history.
-    Changes,
-    /// A later start of this node that others have seen; `before` is the number it went by.
-    Boot { before: u64 },
-    /// The boot number of a peer.
-    PeerLife(NodeId),
-    /// Nobody waits for it.
-    Unwatched,
-}
-
-impl TicketUse {
-    /// For whom it stores a hint, if it does.
-    fn hint_target(&self) -> Option<NodeId> {
-        match self {
-            TicketUse::Write { target, .. }
-            | TicketUse::CopyHere { target, .. }
-            | TicketUse::PeerMerge { target, .. } => *target,
-            TicketUse::Read(_)
-            | TicketUse::Answer(_)
-            | TicketUse::PeerRead { .. }
-            | TicketUse::PeerMark(_)
-            | TicketUse::HintPage(_)
-            | TicketUse::HintHere(_)
-            | TicketUse::HintTotals
-            | TicketUse::Sweep(_)
-            | TicketUse::Descend(_)
-            | TicketUse::TakenIn(_)
-            | TicketUse::AnswerExchange(_)
-            | TicketUse::GivenIn(_)
-            | TicketUse::Check(_)
-            | TicketUse::Mend(_)
-            | TicketUse::Changes
-            | TicketUse::Boot { .. }
-            | TicketUse::PeerLife(_)
-            | TicketUse::Unwatched => None,
-        }
-    }
 }
 
 /// What a request to a peer is for.
@@ -231,7 +168,7 @@ impl Node {
         let schedule = HintSchedule::new(recovered.hint_targets.iter().copied(), config.rules.handoff);
         let doubt = Doubt::new(&recovered.in_doubt);
         let records = Records::new(&config, recovered, instance);
-        let view = View::fold(records.history());
+        let view = View::fold_by(records.history(), config.rules.placement);
         let co_owners = view.co_owners(&me);
         let mut node = Node {
             me,
@@ -248,6 +185,10 @@ impl Node {
             checking: Checking::default(),
             doubt,
             alerts: Alerts::default(),
+            filling: Filling::new(me, config.rules.filling),
+            handing: Handing::default(),
+            doubters: BTreeSet::new(),
+            statement_due: now.instant,
             co_owners,
             identified: BTreeSet::new(),
             dialling: Dialling::default(),
@@ -259,6 +200,8 @@ impl Node {
             next_number: 0,
             counters: Counters::default(),
             ready: false,
+            stopping: None,
+            has_stopped: false,
             probed: None,
             watched: now.instant,
             config,
@@ -290,6 +233,11 @@ impl Node {
     /// How many partitions it holds that it cannot vouch for.
     pub fn doubted_partition_count(&self) -> usize {
         self.doubted_partitions()
+    }
+
+    /// Partitions that it is to hold and cannot vouch for yet, and those it has something of and is to hold no more.
+    pub fn duty_counts(&self) -> (usize, usize) {
+        (self.filling.progress().0, self.handing.len())
     }
 
     /// What has been counted so far.
@@ -338,7 +286,14 @@ impl Node {
     pub fn handle_done(&mut self, now: Now, ticket: Ticket, result: Result<Done, StoreError>) {
         let Some(purpose) = self.tickets.remove(&ticket) else { return };
         match &result {
-            Ok(Done::Written { .. } | Done::Merged | Done::MergedAll { .. } | Done::Saved | Done::Swept(_)) => {
+            Ok(
+                Done::Written { .. }
+                | Done::Merged
+                | Done::MergedAll { .. }
+                | Done::Saved
+                | Done::Swept(_)
+                | Done::Dropped { .. },
+            ) => {
                 self.records.note_store_failure(None);
             }
             // A refusal or an answer says nothing of whether the store takes writes.
@@ -386,6 +341,8 @@ impl Node {
             TicketUse::GivenIn(exchange) => self.on_given_in(now, exchange, result),
             TicketUse::Check(bucket) => self.on_checked(now, bucket, result),
             TicketUse::Mend(bucket) => self.on_mended(now, bucket, result),
+            TicketUse::Leftovers => self.on_leftovers(now, result),
+            TicketUse::Drop => self.on_dropped(now, result),
             TicketUse::Changes => self.on_changes_saved(now, result),
             TicketUse::Boot { before } if result.is_err() => self.on_boot_not_raised(before),
             TicketUse::PeerLife(peer) if result.is_err() => self.on_peer_life_not_saved(&peer),

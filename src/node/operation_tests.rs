@@ -16,6 +16,7 @@ use crate::{
         effect::{Caller, ClientId, Effect, InboundId, News, OutboundId},
         tests::{at, effects, foreign_key, get, members, node, only_ticket, signer},
     },
+    quorum::row::Access,
     replica::{Done, Work, values::Place},
     store::StoreError,
     wire::{
@@ -245,7 +246,8 @@ fn a_forwarded_write_that_one_store_refuses_is_tried_with_the_next_member() {
     }
     let told = effects(&mut node);
     assert_eq!(replies(&told), vec![]);
-    let row = node.row_of(&Key::new(key.as_bytes()).unwrap()).unwrap();
+    let key = Key::new(key.as_bytes()).unwrap();
+    let row = node.row_of(&key, Access::Write, Consistency::Quorum).unwrap();
     let target = *row.nodes.last().unwrap();
     assert!(told.iter().any(|effect| keeps_hint_for(effect, target)), "no primary can, so it does: {told:?}");
 }

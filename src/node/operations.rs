@@ -14,13 +14,13 @@ use crate::{
         upkeep::Alarm,
     },
     quorum::{
-        Row,
         get::{GetEffect, GetOp, GetPlan, Held},
         put::{Hinting, PutEffect, PutOp},
+        row::{Access, Row},
     },
     replica::Query,
     wire::{
-        client::{ClientRequest, ClientResponse, Consistency, Failure, ReadFrom, Scope},
+        client::{ClientRequest, ClientResponse, Consistency, Failure, Get, ReadFrom, Scope},
         quorum::{Refusal, Response},
     },
 };
@@ -62,6 +62,8 @@ pub(super) struct Operation {
     pub(super) due: Instant,
     /// Another coordinator may have carried it out before.
     pub(super) maybe_stored: bool,
+    /// How many must answer.
+    pub(super) consistency: Consistency,
     pub(super) state: State,
 }
 
@@ -105,7 +107,8 @@ impl Node {
             return self.answer(asker, ClientResponse::Failed(Failure::Overloaded { detail }));
         }
         let Some(key) = request.key().cloned() else { return self.begin_keyless(now, asker, request) };
-        let Some(row) = self.row_of(&key) else {
+        let (access, consistency) = asked_of(&request);
+        let Some(row) = self.row_of(&key, access, consistency) else {
             let detail = "it has not found its cluster yet; try again soon, or another node".to_owned();
             return self.answer(asker, ClientResponse::Failed(Failure::Unavailable { detail }));
         };
@@ -139,6 +142,9 @@ impl Node {
         match (&mut operation.state, result) {
             (State::Putting { .. }, Ok(Response::Merged { partition })) => {
                 self.with_put(now, number, |op, _| op.on_merged(&from, partition));
+            }
+            (State::Putting { .. }, Ok(Response::Unknown { partition })) => {
+                self.with_put(now, number, |op, reach| op.on_not_held(&from, partition, reach));
             }
             (State::Putting { .. }, _) => self.with_put(now, number, |op, reach| op.on_failed(&from, reach)),
             (State::Getting(_) | State::Inspecting(_), Ok(Response::Object { object, partition })) => {
@@ -252,7 +258,12 @@ impl Node {
     pub(super) fn on_view_changed(&mut self, now: Now) {
         for number in self.numbers() {
             let Some(operation) = self.operations.by_number.get(&number) else { continue };
-            let Some(row) = self.row_of(&operation.key) else { continue };
+            let access = match &operation.state {
+                State::Putting { .. } | State::Inspecting(_) => Access::Write,
+                State::Getting(_) => Access::Read,
+                State::Writing(_) | State::Asking(_) | State::Forwarded { .. } => continue,
+            };
+            let Some(row) = self.row_of(&operation.key, access, operation.consistency) else { continue };
             let is_other = match &operation.state {
                 State::Putting { op, .. } => op.partition() != row.partition,
                 State::Getting(op) | State::Inspecting(op) => op.partition() != row.partition,
@@ -266,16 +277,11 @@ impl Node {
         }
     }
 
-    /// The row of `key` under this node's history; nothing before it knows a cluster with a member.
-    pub(super) fn row_of(&self, key: &Key) -> Option<Row> {
-        let ring = self.view.ring.as_ref()?;
-        let partition = ring.partition_of(key);
-        let nodes = ring.row(partition).to_vec();
-        if nodes.is_empty() {
-            return None;
-        }
-        let fallbacks = ring.fallbacks(partition).collect();
-        Some(Row { nodes, fallbacks, partition: self.view.partition_digest(partition), replicas: ring.replicas() })
+    /// Whom an operation on `key` must hear from under this node's history; nothing before it knows a cluster with a member.
+    pub(super) fn row_of(&self, key: &Key, access: Access, consistency: Consistency) -> Option<Row> {
+        let partition = self.partition_of(key)?;
+        let here = self.config.profile.zone.as_ref();
+        Row::new(partition, access, consistency, here, &self.view, self.config.rules.quorum)
     }
 
     fn numbers(&self) -> Vec<OpNumber> {
@@ -323,33 +329,30 @@ impl Node {
         stands_in_for: Option<NodeId>,
     ) {
         self.counters.coordinated += 1;
+        let (_, consistency) = asked_of(&request);
         let scope = self.scope_of(&request);
         match request {
             ClientRequest::Put(put) => {
                 let expires_at = put.ttl_ms.map(|ttl| now.wall + Duration::from_millis(ttl));
                 let new = NewValue { op: put.op, value: put.value, written_at: now.wall, expires_at };
                 let context = put.context.as_ref().map(|context| context.open(&key, &self.context_key)).transpose();
-                let writing = Writing { consistency: put.w, scope, stands_in_for };
+                let writing = Writing { consistency, scope, stands_in_for };
                 self.begin_write(origin, key, writing, context.map(Option::unwrap_or_default), Some(new));
             }
             ClientRequest::Delete(delete) => {
                 let context = delete.context.open(&key, &self.context_key);
-                let writing = Writing { consistency: delete.w, scope, stands_in_for };
+                let writing = Writing { consistency, scope, stands_in_for };
                 self.begin_write(origin, key, writing, context, None);
             }
-            ClientRequest::Get(get) => {
-                let consistency = match get.from {
-                    ReadFrom::Row(consistency) => consistency,
-                    ReadFrom::Local => Consistency::One,
-                };
-                let plan = GetPlan { consistency, scope, nearest: self.nearest(now, &row) };
+            ClientRequest::Get(_) => {
+                let plan = GetPlan { scope, nearest: self.nearest(now, &row) };
                 let op = GetOp::new(self.me, row, plan, self.config.rules.quorum);
-                self.begin_read(now, origin, key, State::Getting(op));
+                self.begin_read(now, origin, key, consistency, State::Getting(op));
             }
             ClientRequest::Inspect { .. } => {
-                let plan = GetPlan { consistency: Consistency::All, scope: Scope::Strict, nearest: None };
+                let plan = GetPlan { scope: Scope::Strict, nearest: None };
                 let op = GetOp::new(self.me, row, plan, self.config.rules.quorum);
-                self.begin_read(now, origin, key, State::Inspecting(op));
+                self.begin_read(now, origin, key, consistency, State::Inspecting(op));
             }
             ClientRequest::Scan(_)
             | ClientRequest::History(_)
@@ -383,11 +386,18 @@ impl Node {
         if self.config.scope == Scope::Strict { Scope::Strict } else { asked }
     }
 
-    pub(super) fn begin_operation(&mut self, origin: Origin, key: Key, state: State) -> OpNumber {
+    pub(super) fn begin_operation(
+        &mut self,
+        origin: Origin,
+        key: Key,
+        consistency: Consistency,
+        state: State,
+    ) -> OpNumber {
         let number = OpNumber(self.number());
         let Origin { asker, due, maybe_stored } = origin;
         self.alarms.set(Alarm::Operation(number), due);
-        self.operations.by_number.insert(number, Operation { asker, key, due, maybe_stored, state });
+        let operation = Operation { asker, key, due, maybe_stored, consistency, state };
+        self.operations.by_number.insert(number, operation);
         number
     }
 
@@ -419,6 +429,25 @@ impl Node {
             Asker::Peer(inbound) => self.respond(inbound, Response::Forwarded(response)),
             Asker::Nobody => {}
         }
+    }
+}
+
+/// What a request with a key does, and how many must answer it.
+pub(super) fn asked_of(request: &ClientRequest) -> (Access, Consistency) {
+    match request {
+        ClientRequest::Put(put) => (Access::Write, put.w),
+        ClientRequest::Delete(delete) => (Access::Write, delete.w),
+        ClientRequest::Get(Get { from: ReadFrom::Row(consistency), .. }) => (Access::Read, *consistency),
+        ClientRequest::Get(_) => (Access::Read, Consistency::One),
+        ClientRequest::Inspect { .. } => (Access::Write, Consistency::All),
+        ClientRequest::Scan(_)
+        | ClientRequest::History(_)
+        | ClientRequest::Status
+        | ClientRequest::Hints
+        | ClientRequest::Alerts
+        | ClientRequest::Exchanges
+        | ClientRequest::Roots
+        | ClientRequest::Administer(_) => unreachable!("these have no key"),
     }
 }
 

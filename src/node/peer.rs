@@ -58,6 +58,10 @@ impl Node {
                 let Some(partition) = self.partition_of(&key) else {
                     return self.refuse(inbound, Refusal::NotAMember);
                 };
+                if !self.view.holds(&self.me, partition) {
+                    let partition = self.view.partition_digest(partition);
+                    return self.respond(inbound, Response::Unknown { partition });
+                }
                 let ticket = TicketUse::PeerMerge { inbound, partition, target: None };
                 self.store_by(Some(due), ticket, Work::Merge { key, object });
             }
@@ -122,7 +126,7 @@ impl Node {
     }
 
     fn holds(&self, partition: Partition) -> bool {
-        self.view.ring.as_ref().is_some_and(|ring| ring.row(partition).contains(&self.me))
+        self.view.row(partition).contains(&self.me)
     }
 
     fn refuse(&mut self, inbound: InboundId, refusal: Refusal) {

@@ -12,7 +12,7 @@ use crate::{
     replica::{Done, Query},
     ring::partition_set::PartitionSet,
     store::StoreError,
-    wire::client::{ClientRequest, ClientResponse, Failure},
+    wire::client::{ClientRequest, ClientResponse, Consistency, Failure},
 };
 
 impl Node {
@@ -78,7 +78,7 @@ impl Node {
 
     pub(super) fn ask_store(&mut self, asker: Asker, key: Key, due: Instant, request: ClientRequest, query: Query) {
         let origin = Origin { asker, due, maybe_stored: false };
-        let number = self.begin_operation(origin, key, State::Asking(request));
+        let number = self.begin_operation(origin, key, Consistency::One, State::Asking(request));
         self.query_by(Some(due), TicketUse::Answer(number), query);
     }
 

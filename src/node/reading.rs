@@ -12,20 +12,20 @@ use crate::{
         upkeep::Alarm,
     },
     quorum::{
-        Row,
         get::{Detail, GetEffect, GetReply, Held},
+        row::Row,
     },
     replica::{Done, Query, Work},
     store::StoreError,
     wire::{
-        client::{ClientResponse, Failure, Found, FoundSibling},
+        client::{ClientResponse, Consistency, Failure, Found, FoundSibling},
         quorum::Request,
     },
 };
 
 impl Node {
-    pub(super) fn begin_read(&mut self, now: Now, origin: Origin, key: Key, state: State) {
-        let number = self.begin_operation(origin, key, state);
+    pub(super) fn begin_read(&mut self, now: Now, origin: Origin, key: Key, consistency: Consistency, state: State) {
+        let number = self.begin_operation(origin, key, consistency, state);
         self.with_get(now, number, |op, reach| op.start(reach));
     }
 
@@ -95,8 +95,10 @@ impl Node {
 
     /// What to ask this node's own store of `key`: its object, or what it knows of it as one who stands in.
     pub(super) fn query_of(&self, key: Key) -> Query {
-        match self.row_of(&key) {
-            Some(row) if !row.nodes.contains(&self.me) => Query::StandIn { key, targets: row.nodes },
+        match self.partition_of(&key) {
+            Some(partition) if !self.view.holds(&self.me, partition) => {
+                Query::StandIn { key, targets: self.view.listed(partition) }
+            }
             Some(_) | None => Query::Object(key),
         }
     }

@@ -13,7 +13,7 @@ use crate::{
     merkle::descent::{Found, Visit},
     node::{
         Node,
-        exchanging::{Errand, Outcome},
+        asking::{Errand, Outcome},
     },
     ring::{partition_set::PartitionSet, token::Partition},
     wire::{
@@ -95,7 +95,7 @@ impl Node {
         let left = shared.keys().map(|peer| (*peer, 0)).collect();
         let ended = shared.is_empty().then_some(now.instant);
         for peer in shared.keys() {
-            let errand = Errand { peer: *peer, scope: scope.clone(), is_traced, is_ordered: true };
+            let errand = Errand { peer: *peer, scope: scope.clone(), listed: None, is_traced, is_ordered: true };
             self.exchanging.want(now.instant, errand);
         }
         let number = self.number();
@@ -148,7 +148,8 @@ impl Node {
             return;
         }
         let Some(repair) = &mut self.exchanging.repairing.repair else { return };
-        let is_for_it = errand.scope == repair.scope || errand.scope == RepairScope::Everything;
+        let is_for_it =
+            errand.listed.is_none() && (errand.scope == repair.scope || errand.scope == RepairScope::Everything);
         let Some(tries) = repair.left.get_mut(&errand.peer).filter(|_| is_for_it) else { return };
         *tries += 1;
         let again = match outcome {
@@ -163,7 +164,7 @@ impl Node {
         };
         if let Some(due) = again {
             let (scope, is_traced) = (repair.scope.clone(), repair.is_traced);
-            let errand = Errand { peer: errand.peer, scope, is_traced, is_ordered: true };
+            let errand = Errand { peer: errand.peer, scope, listed: None, is_traced, is_ordered: true };
             return self.exchanging.want(due, errand);
         }
         repair.left.remove(&errand.peer);

@@ -7,7 +7,7 @@ use crate::{
     clock::Now,
     handoff::exchanges::Pair,
     ident::{Key, NodeId},
-    membership::liveness::Opinion,
+    membership::{liveness::Opinion, roster::Standing},
     merkle::branch::BranchDigest,
     node::Node,
     replica::{StoreCounts, values::KeyPage},
@@ -25,7 +25,9 @@ use crate::{
 impl Node {
     /// How this node sees the cluster; the rest is what its store told.
     pub(super) fn status(&self, now: Now, key_count: u64, marked: &[Partition], counts: StoreCounts) -> Status {
-        let held = self.view.ring.as_ref().map_or(0, |ring| ring.held_by(&self.me).count());
+        let held = self.view.held_by(&self.me).count();
+        let (to_fill, filled) = self.filling.progress();
+        let partitions = |count: usize| u32::try_from(count).expect("at most 65 536 partitions");
         let owned = self.view.ring.as_ref().map_or(0, |ring| ring.tokens_of(&self.me).len());
         Status {
             node: self.me,
@@ -39,12 +41,13 @@ impl Node {
                     node: *node,
                     profile: member.profile.clone(),
                     state: self.reach(now, node),
+                    is_leaving: member.standing == Standing::Leaving,
                 })
                 .collect(),
             change_count: self.records.history().len() as u64,
             history: self.records.history().digest(),
-            held_partitions: u32::try_from(held).expect("at most 65 536 partitions"),
-            owned_partitions: u32::try_from(owned).expect("at most 65 536 partitions"),
+            held_partitions: partitions(held),
+            owned_partitions: partitions(owned),
             key_count,
             commit_count: counts.commits,
             write_count: counts.works,
@@ -52,8 +55,10 @@ impl Node {
             store_failure: self.records.store_failure().cloned(),
             hint_count: self.alerts.hints().iter().map(|(_, totals)| totals.count).sum(),
             hint_bytes: self.alerts.hints().iter().map(|(_, totals)| totals.bytes).sum(),
-            marked_partitions: u32::try_from(marked.len()).expect("at most 65 536 partitions"),
-            filling_partitions: u32::try_from(self.doubted_partitions()).expect("at most 65 536 partitions"),
+            marked_partitions: partitions(marked.len()),
+            filling_partitions: partitions(to_fill),
+            filled_partitions: u32::try_from(filled).unwrap_or(u32::MAX),
+            leftover_partitions: partitions(self.handing.len()),
             pairs: self.pair_statuses(now),
             alert_count: u32::try_from(self.alerts.standing().len()).expect("two for each member, and two"),
             counters: self.counters_with(counts),
@@ -90,8 +95,8 @@ impl Node {
 
     /// What this node's own store holds under `key`.
     pub(super) fn local_answer(&self, now: Now, key: &Key, object: Object) -> ClientResponse {
-        let replica = self.row_of(key).is_some_and(|row| row.nodes.contains(&self.me));
-        let filled = replica && self.partition_of(key).is_some_and(|partition| !self.doubt.is_about(partition));
+        let replica = self.partition_of(key).is_some_and(|partition| self.view.holds(&self.me, partition));
+        let filled = replica && self.partition_of(key).is_some_and(|partition| !self.filling.wants(partition));
         match self.found(now, key, &object, false) {
             ClientResponse::Found(mut found) => {
                 found.local = Some(LocalRecord { replica, filled, clock: object.clock().clone() });
@@ -107,7 +112,7 @@ impl Node {
             partition,
             count: digest.count,
             root: Root(digest.sum.to_be_bytes()),
-            filled: !self.doubt.is_about(partition),
+            filled: !self.filling.wants(partition),
         };
         ClientResponse::Roots(roots.into_iter().map(status).collect())
     }

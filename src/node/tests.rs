@@ -8,18 +8,20 @@ use crate::{
     ident::{Key, Name},
     limits::CHANGES_PER_MESSAGE_MAX,
     membership::{
-        change::{Change, ChangeKind, Parameters, Profile, Signer, Summary},
+        change::{Change, ChangeKind, Parameters, Profile, Signer, Statement, Summary},
         history::History,
+        view::View,
     },
     node::{
         Node, SendFailure,
         effect::{Effect, Event, InboundId, News, OutboundId, Ticket},
     },
+    quorum::row::Access,
     replica::{
         Work,
         startup::{InDoubt, Recovered},
     },
-    ring::token::PartitionCount,
+    ring::{partition_set::PartitionSet, token::PartitionCount},
     store::StoreError,
     wire::{
         client::{ClientRequest, Consistency, Get, ReadFrom, Scope},
@@ -67,7 +69,21 @@ pub(super) fn members(numbers: &[u8], replicas: u8) -> Vec<Change> {
     for number in numbers {
         history.insert(history.next_change(&signer(*number), ChangeKind::Joined(profile()))).unwrap();
     }
+    settle(&mut history, numbers);
     history.iter().cloned().collect()
+}
+
+/// Has all of them say that they hold what they are to hold, and that nothing else is needed.
+fn settle(history: &mut History, numbers: &[u8]) {
+    let View { label, parameters, .. } = View::fold(history);
+    let Some(Parameters { partitions, .. }) = parameters else { return };
+    let statement = Statement { label, partitions: PartitionSet::new(partitions, partitions.iter()) };
+    for number in numbers {
+        history.insert(history.next_change(&signer(*number), ChangeKind::Filled(statement.clone()))).unwrap();
+    }
+    if let Some(number) = numbers.first() {
+        history.insert(history.next_change(&signer(*number), ChangeKind::Retired(statement))).unwrap();
+    }
 }
 
 pub(super) fn effects(node: &mut Node) -> Vec<Effect> {
@@ -92,7 +108,8 @@ fn founds(node: &mut Node, now: Now) -> bool {
 pub(super) fn foreign_key(node: &Node) -> String {
     let is_foreign = |name: &String| {
         let key = Key::new(name.as_bytes()).unwrap();
-        node.row_of(&key).is_some_and(|row| !row.nodes.contains(&node.id()))
+        let row = node.row_of(&key, Access::Write, Consistency::Quorum);
+        row.is_some_and(|row| !row.nodes.contains(&node.id()))
     };
     (0..1_000).map(|number| format!("key-{number}")).find(is_foreign).expect("some row is another's")
 }
@@ -121,8 +138,14 @@ fn a_node_that_knows_a_cluster_does_not_found_another() {
 fn another_life_with_the_same_boot_number_is_noticed_and_the_same_one_is_not() {
     let mut node = node(1, 3, members(&[1, 2], 3));
     let told = |node: &mut Node, life: (u64, u64), inbound: u64| {
-        let greeting =
-            Reconcile { boot: 1, instance: 1, your_life: life, summary: Summary::default(), changes: Vec::new() };
+        let greeting = Reconcile {
+            boot: 1,
+            instance: 1,
+            your_life: life,
+            is_in_doubt: false,
+            summary: Summary::default(),
+            changes: Vec::new(),
+        };
         node.handle_request(
             at(1),
             signer(2).node_id(),
@@ -141,8 +164,14 @@ fn another_life_with_the_same_boot_number_is_noticed_and_the_same_one_is_not() {
 #[test]
 fn only_a_member_is_believed_that_this_store_is_old() {
     let mut node = node(1, 3, members(&[1, 2], 3));
-    let greeting =
-        Reconcile { boot: 1, instance: 1, your_life: (9, 1), summary: Summary::default(), changes: Vec::new() };
+    let greeting = Reconcile {
+        boot: 1,
+        instance: 1,
+        your_life: (9, 1),
+        is_in_doubt: false,
+        summary: Summary::default(),
+        changes: Vec::new(),
+    };
     let absurd = Reconcile { your_life: (u64::MAX, 1), ..greeting.clone() };
     let is_told = |node: &mut Node| effects(node).contains(&Effect::Tell(Event::StoreIsOld { seen: 9 }));
     effects(&mut node);
@@ -157,8 +186,14 @@ fn only_a_member_is_believed_that_this_store_is_old() {
 #[test]
 fn a_later_start_that_could_not_be_stored_is_taken_up_when_it_is_told_again() {
     let mut node = node(1, 3, members(&[1, 2], 3));
-    let greeting =
-        Reconcile { boot: 1, instance: 1, your_life: (9, 1), summary: Summary::default(), changes: Vec::new() };
+    let greeting = Reconcile {
+        boot: 1,
+        instance: 1,
+        your_life: (9, 1),
+        is_in_doubt: false,
+        summary: Summary::default(),
+        changes: Vec::new(),
+    };
     let raises = |told: Vec<Effect>| -> Vec<Ticket> {
         let raised = told.into_iter().filter_map(|effect| match effect {
             Effect::Store { ticket, work: Work::RaiseBoot { seen: 9 }, .. } => Some(ticket),
@@ -233,7 +268,7 @@ fn reconciled(changes: Vec<Change>) -> Response {
         history.insert(change.clone()).unwrap();
     }
     let summary = history.summary();
-    Response::Reconciled(Reconcile { boot: 1, instance: 1, your_life: (0, 0), summary, changes })
+    Response::Reconciled(Reconcile { boot: 1, instance: 1, your_life: (0, 0), is_in_doubt: false, summary, changes })
 }
 
 #[test]
@@ -261,6 +296,7 @@ fn a_message_is_read_no_further_than_its_first_lie() {
         boot: 1,
         your_life: (0, 0),
         instance: 1,
+        is_in_doubt: false,
         summary: Summary::default(),
         changes: vec![forged; CHANGES_PER_MESSAGE_MAX],
     };

@@ -42,6 +42,10 @@ pub(super) enum Alarm {
     Handoff,
     /// Look how old hints are, and whether partitions are marked.
     LookAtHints,
+    /// It has waited long enough for others to know that it has left.
+    Stop,
+    /// Something may be said of partitions, or another source asked for them.
+    Fill,
     /// An exchange may be due.
     Exchange,
     /// An exchange goes on, or has waited long enough for an answer.
@@ -121,6 +125,8 @@ impl Node {
             Alarm::Slow(number) => self.on_operation_slow(now, number),
             Alarm::Handoff => self.on_handoff_alarm(now),
             Alarm::LookAtHints => self.look_at_hints(now),
+            Alarm::Stop => self.on_stop_due(),
+            Alarm::Fill => self.go_on_filling(now),
             Alarm::Exchange => self.begin_due_exchange(now),
             Alarm::Turn(exchange) => self.on_turn_due(now, exchange),
             Alarm::Check => self.check_next(now),

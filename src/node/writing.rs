@@ -19,7 +19,10 @@ use crate::{
         operations::{Asker, OpNumber, Origin, State, Writing, count},
         upkeep::Alarm,
     },
-    quorum::put::{PutEffect, PutOp, PutPlan, PutReply},
+    quorum::{
+        put::{PutEffect, PutOp, PutPlan, PutReply},
+        row::Access,
+    },
     replica::{
         Done, Work,
         values::{Place, WriteRefused},
@@ -47,7 +50,7 @@ impl Node {
                     None => Place::Own,
                 };
                 let due = Some(origin.due);
-                let number = self.begin_operation(origin, key.clone(), State::Writing(writing));
+                let number = self.begin_operation(origin, key.clone(), writing.consistency, State::Writing(writing));
                 let target = writing.stands_in_for;
                 self.store_by(due, TicketUse::Write { number, target }, Work::Write { place, key, context, new });
             }
@@ -64,12 +67,13 @@ impl Node {
         let State::Writing(writing) = operation.state else { return };
         let failure = match result {
             Ok(Done::Written { object, seen }) => {
-                let Some(row) = self.row_of(&operation.key) else { return };
+                let row = self.row_of(&operation.key, Access::Write, writing.consistency);
+                let Some(row) = row else { return };
                 if operation.asker == Asker::Nobody {
                     self.linger(now, number);
                 }
-                let Writing { consistency, scope, stands_in_for } = writing;
-                let plan = PutPlan { consistency, scope, hinting: self.config.hinting, object, stands_in_for };
+                let Writing { scope, stands_in_for, .. } = writing;
+                let plan = PutPlan { scope, hinting: self.config.hinting, object, stands_in_for };
                 let op = PutOp::new(self.me, row, plan, self.config.rules.quorum);
                 let operation = self.operations.by_number.get_mut(&number).expect("looked up above");
                 operation.state = State::Putting { op, seen };

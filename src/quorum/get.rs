@@ -10,11 +10,12 @@ use crate::{
     digest::Digest,
     ident::NodeId,
     quorum::{
-        QuorumRules, Row,
+        QuorumRules,
         repair::{Repair, repairs},
+        row::{Demand, Row},
         tally::{Recorded, Standing, Tally, Verdict},
     },
-    wire::client::{Consistency, Scope},
+    wire::client::Scope,
 };
 
 /// What a [`GetOp`] wants done.
@@ -87,8 +88,6 @@ pub enum GetReply {
 /// What a read is, beside its row.
 #[derive(Debug, Clone, Copy)]
 pub struct GetPlan {
-    /// R.
-    pub consistency: Consistency,
     /// Whose answers count.
     pub scope: Scope,
     /// Who sends a large object; everybody when there is nobody.
@@ -189,8 +188,8 @@ impl GetOp {
 
     /// The time is up: that for the answer, or that for stragglers. The machine has ended.
     pub fn on_deadline(&mut self) -> Vec<GetEffect> {
-        let acks = self.tally.standing().agreed;
-        let mut effects = self.reply(GetReply::TimedOut { acks, needed: self.needed() });
+        let (acks, needed) = self.tally.shortfall();
+        let mut effects = self.reply(GetReply::TimedOut { acks, needed });
         effects.extend(self.finish());
         effects
     }
@@ -213,10 +212,6 @@ impl GetOp {
             Some(Held::Digest(_)) | None => None,
         };
         self.tally.row().nodes.iter().map(|node| (*node, object_of(node))).collect()
-    }
-
-    fn needed(&self) -> usize {
-        self.tally.row().needed(self.plan.consistency)
     }
 
     fn ask(&mut self, nodes: Vec<NodeId>, is_reachable: impl Fn(&NodeId) -> bool) -> Vec<GetEffect> {
@@ -284,12 +279,11 @@ impl GetOp {
     }
 
     fn judge(&mut self) -> Vec<GetEffect> {
-        let needed = self.needed();
         let is_settled = self.tally.is_settled();
-        let mut effects = match self.verdict(needed) {
+        let mut effects = match self.verdict() {
             Verdict::Pending => Vec::new(),
             Verdict::Reached => self.reply_found(is_settled),
-            Verdict::Impossible => self.reply_with_less(needed, is_settled),
+            Verdict::Impossible => self.reply_with_less(is_settled),
         };
         if self.replied && is_settled {
             effects.extend(self.finish());
@@ -298,13 +292,13 @@ impl GetOp {
     }
 
     /// A digest whose object has not come is no answer yet.
-    fn verdict(&self, needed: usize) -> Verdict {
+    fn verdict(&self) -> Verdict {
         let has_digest = self.tally.agreed().any(|(_, held)| matches!(held, Held::Digest(_)));
-        if has_digest { Verdict::Pending } else { self.tally.verdict(needed) }
+        if has_digest { Verdict::Pending } else { self.tally.verdict() }
     }
 
-    /// Answers with the merge. That there is nothing is only said when everybody has been heard or has failed: a replica
-    /// that joined late does not know what it has not been told yet.
+    /// Answers with the merge. That there is nothing is only said when everybody has been heard or has failed: with a low R
+    /// the one that answers first may be the one that was missed.
     fn reply_found(&mut self, is_settled: bool) -> Vec<GetEffect> {
         let object = self.merged();
         if !is_settled && object == Object::default() {
@@ -315,10 +309,13 @@ impl GetOp {
 
     /// Fewer than R know the key. What they know is given where fallbacks that know nothing make up the number: R nodes
     /// were reached. That there is nothing is never concluded so.
-    fn reply_with_less(&mut self, needed: usize, is_settled: bool) -> Vec<GetEffect> {
-        let Standing { agreed, unknown, .. } = self.tally.standing();
+    fn reply_with_less(&mut self, is_settled: bool) -> Vec<GetEffect> {
         let object = self.merged();
-        if agreed + unknown >= needed && !object.siblings().is_empty() {
+        let is_reached = |(standing, demand): (Standing, &Demand)| standing.agreed + standing.unknown >= demand.needed;
+        let is_reached = self.tally.standings().all(is_reached);
+        let unknown = self.tally.standings().map(|(standing, _)| standing.unknown).max().unwrap_or(0);
+        let (agreed, needed) = self.tally.shortfall();
+        if is_reached && !object.siblings().is_empty() {
             return self.reply_object(object);
         }
         if !is_settled {
@@ -332,7 +329,7 @@ impl GetOp {
     }
 
     fn reply_object(&mut self, object: Object) -> Vec<GetEffect> {
-        let degraded = self.tally.row().is_short() || self.tally.any_failed();
+        let degraded = self.tally.row().is_short || self.tally.any_failed();
         self.reply(GetReply::Found { object, degraded })
     }
 

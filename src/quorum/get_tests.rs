@@ -25,22 +25,26 @@ fn object(actor: u64) -> Object {
     object
 }
 
-fn row() -> Row {
-    Row { nodes: (0..3).map(node).collect(), fallbacks: vec![node(3), node(4)], partition: OURS, replicas: 3 }
+/// All three, unless fewer are enough.
+const ALL: usize = 3;
+const QUORUM: usize = 2;
+
+fn row(needed: usize) -> Row {
+    Row::of((0..3).map(node).collect(), vec![node(3), node(4)], OURS, needed)
 }
 
-fn plan(consistency: Consistency) -> GetPlan {
-    GetPlan { consistency, scope: Scope::Sloppy, nearest: Some(node(0)) }
+fn plan() -> GetPlan {
+    GetPlan { scope: Scope::Sloppy, nearest: Some(node(0)) }
 }
 
-fn started_with(plan: GetPlan, is_reachable: fn(&NodeId) -> bool) -> GetOp {
-    let mut op = GetOp::new(node(0), row(), plan, QuorumRules::sound());
+fn started_with(needed: usize, plan: GetPlan, is_reachable: fn(&NodeId) -> bool) -> GetOp {
+    let mut op = GetOp::new(node(0), row(needed), plan, QuorumRules::sound());
     op.start(is_reachable);
     op
 }
 
-fn started(consistency: Consistency) -> GetOp {
-    started_with(plan(consistency), all)
+fn started(needed: usize) -> GetOp {
+    started_with(needed, plan(), all)
 }
 
 impl GetOp {
@@ -59,7 +63,7 @@ fn found(object: Object, degraded: bool) -> GetEffect {
 
 #[test]
 fn replicas_that_agree_are_not_repaired() {
-    let mut op = started(Consistency::Quorum);
+    let mut op = started(QUORUM);
     assert_eq!(op.hears(0, object(1)), []);
     assert_eq!(op.hears(1, object(1)), [found(object(1), false)]);
     assert_eq!(op.hears(2, object(1)), []);
@@ -68,7 +72,7 @@ fn replicas_that_agree_are_not_repaired() {
 
 #[test]
 fn a_straggler_that_was_behind_is_repaired_after_the_answer() {
-    let mut op = started(Consistency::Quorum);
+    let mut op = started(QUORUM);
     op.hears(0, object(1));
     op.hears(1, object(1));
     let effects = op.hears(2, Object::default());
@@ -77,7 +81,7 @@ fn a_straggler_that_was_behind_is_repaired_after_the_answer() {
 
 #[test]
 fn siblings_on_different_replicas_are_merged_and_both_repaired() {
-    let mut op = started(Consistency::All);
+    let mut op = started(ALL);
     op.hears(0, object(1));
     op.hears(1, object(2));
     assert_eq!(op.hears(2, object(1)).len(), 4, "an answer and three repairs");
@@ -85,7 +89,7 @@ fn siblings_on_different_replicas_are_merged_and_both_repaired() {
 
 #[test]
 fn absence_is_only_told_when_everybody_was_heard() {
-    let mut op = started(Consistency::One);
+    let mut op = started(1);
     assert_eq!(op.hears(0, Object::default()), []);
     assert_eq!(op.hears(1, Object::default()), []);
     assert_eq!(op.hears(2, object(1))[0], found(object(1), false));
@@ -93,8 +97,8 @@ fn absence_is_only_told_when_everybody_was_heard() {
 
 #[test]
 fn absence_is_only_told_at_r() {
-    let strict = GetPlan { scope: Scope::Strict, ..plan(Consistency::Quorum) };
-    let mut op = started_with(strict, all);
+    let strict = GetPlan { scope: Scope::Strict, ..plan() };
+    let mut op = started_with(QUORUM, strict, all);
     assert_eq!(op.hears(0, Object::default()), []);
     assert_eq!(op.on_failed(&node(1), all), []);
     let unmet = GetReply::QuorumNotMet { acks: 1, needed: 2 };
@@ -103,7 +107,7 @@ fn absence_is_only_told_at_r() {
 
 #[test]
 fn a_fallback_is_asked_for_each_primary_that_is_lost() {
-    let mut op = GetOp::new(node(0), row(), plan(Consistency::Quorum), QuorumRules::sound());
+    let mut op = GetOp::new(node(0), row(QUORUM), plan(), QuorumRules::sound());
     let effects = op.start(|other| *other != node(2));
     assert_eq!(effects, [read(0, Detail::Whole), read(1, Detail::DigestOfLarge), read(3, Detail::DigestOfLarge)]);
     assert_eq!(op.on_failed(&node(1), all), [read(4, Detail::DigestOfLarge)]);
@@ -119,7 +123,7 @@ fn merge(one: u64, other: u64) -> Object {
 
 #[test]
 fn what_one_replica_knows_is_told_where_others_were_reached_that_know_nothing() {
-    let mut op = started_with(plan(Consistency::Quorum), |other| *other != node(1) && *other != node(2));
+    let mut op = started_with(QUORUM, plan(), |other| *other != node(1) && *other != node(2));
     assert_eq!(op.hears(0, object(1)), []);
     assert_eq!(op.on_unknown(&node(3), OURS, all), [], "the other one may know more");
     assert_eq!(op.on_unknown(&node(4), OURS, all), [found(object(1), true)]);
@@ -127,7 +131,7 @@ fn what_one_replica_knows_is_told_where_others_were_reached_that_know_nothing() 
 
 #[test]
 fn that_there_is_nothing_is_not_concluded_from_those_who_know_nothing() {
-    let mut op = started_with(plan(Consistency::Quorum), |other| *other != node(1) && *other != node(2));
+    let mut op = started_with(QUORUM, plan(), |other| *other != node(1) && *other != node(2));
     assert_eq!(op.hears(0, Object::default()), []);
     assert_eq!(op.on_unknown(&node(3), OURS, all), []);
     let unmet = GetReply::QuorumNotMet { acks: 1, needed: 2 };
@@ -136,7 +140,7 @@ fn that_there_is_nothing_is_not_concluded_from_those_who_know_nothing() {
 
 #[test]
 fn where_nobody_knows_nobody_says_that_there_is_nothing() {
-    let mut op = GetOp::new(node(4), row(), plan(Consistency::One), QuorumRules::sound());
+    let mut op = GetOp::new(node(4), row(1), plan(), QuorumRules::sound());
     let effects = op.start(|other| *other == node(3));
     assert_eq!(effects, [read(3, Detail::DigestOfLarge), read(4, Detail::Whole)]);
     assert_eq!(op.on_unknown(&node(3), OURS, all), []);
@@ -145,7 +149,7 @@ fn where_nobody_knows_nobody_says_that_there_is_nothing() {
 
 #[test]
 fn when_somebody_is_slow_one_more_is_asked_until_the_client_has_its_answer() {
-    let mut op = started(Consistency::Quorum);
+    let mut op = started(QUORUM);
     op.hears(0, object(1));
     assert_eq!(op.on_slow(all), [read(3, Detail::DigestOfLarge)]);
     assert_eq!(op.on_unknown(&node(3), OURS, all), [], "its ignorance is no answer while the primary may have one");
@@ -155,7 +159,7 @@ fn when_somebody_is_slow_one_more_is_asked_until_the_client_has_its_answer() {
 
 #[test]
 fn equal_digests_of_a_large_object_make_it_travel_once() {
-    let mut op = started(Consistency::All);
+    let mut op = started(ALL);
     let digest = Held::Digest(object(1).digest());
     assert_eq!(op.on_held(&node(1), digest.clone(), OURS, all), [], "the nearest is yet to send it");
     assert_eq!(op.hears(0, object(1)), []);
@@ -165,7 +169,7 @@ fn equal_digests_of_a_large_object_make_it_travel_once() {
 
 #[test]
 fn a_replica_whose_digest_differs_is_asked_for_its_object() {
-    let mut op = started(Consistency::Quorum);
+    let mut op = started(QUORUM);
     op.hears(0, object(1));
     let other = Held::Digest(object(2).digest());
     assert_eq!(op.on_held(&node(1), other.clone(), OURS, all), [read(1, Detail::Whole)]);
@@ -175,7 +179,7 @@ fn a_replica_whose_digest_differs_is_asked_for_its_object() {
 
 #[test]
 fn when_the_nearest_fails_another_sends_the_object() {
-    let mut op = started(Consistency::Quorum);
+    let mut op = started(QUORUM);
     let digest = Held::Digest(object(1).digest());
     op.on_held(&node(1), digest.clone(), OURS, all);
     op.on_held(&node(2), digest, OURS, all);
@@ -186,7 +190,7 @@ fn when_the_nearest_fails_another_sends_the_object() {
 
 #[test]
 fn whoever_only_ever_sends_digests_is_given_up() {
-    let mut op = started(Consistency::All);
+    let mut op = started(ALL);
     op.hears(0, object(1));
     let lie = || Held::Digest(Digest([9; 32]));
     let asked = (0..100).take_while(|_| !op.on_held(&node(1), lie(), OURS, |_| false).is_empty()).count();

@@ -6,45 +6,11 @@
 //!
 //! Source: DeCandia et al., "Dynamo" (SOSP 2007), sections 4.5 and 4.6.
 
+pub mod row;
 pub mod tally;
 pub mod put;
 pub mod get;
 pub mod repair;
-
-use crate::{digest::Digest, ident::NodeId, wire::client::Consistency};
-
-/// The nodes an operation must hear from, and under which history that was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
-    /// The partition's row, in its order: the primaries. Distinct, never empty.
-    pub nodes: Vec<NodeId>,
-    /// All other members, in the order in which they stand in. Distinct, none of them in the row; may be empty.
-    pub fallbacks: Vec<NodeId>,
-    /// The coordinator's partition digest: an answer under another one does not count.
-    pub partition: Digest,
-    /// Replicas the cluster was founded for; more than `nodes` when there are too few members.
-    pub replicas: u8,
-}
-
-impl Row {
-    /// How many of the row must answer for `consistency`: 1 to the length of the row.
-    ///
-    /// A number above the length is clamped: the answer is then `degraded`.
-    pub fn needed(&self, consistency: Consistency) -> usize {
-        let count = self.nodes.len();
-        match consistency {
-            Consistency::One => 1,
-            Consistency::Quorum => count / 2 + 1,
-            Consistency::All => count,
-            Consistency::Count(asked) => usize::from(asked).clamp(1, count),
-        }
-    }
-
-    /// Fewer members than replicas.
-    pub fn is_short(&self) -> bool {
-        self.nodes.len() < usize::from(self.replicas)
-    }
-}
 
 /// By what rules answers are counted. All but [`QuorumRules::sound`] exist so that tests can plant a bug and see it
 /// caught.
@@ -54,6 +20,32 @@ pub struct QuorumRules {
     pub stand_ins: StandInRule,
     /// What it means that a fallback does not know a key.
     pub unknown: UnknownRule,
+    /// Whom writes must hear from.
+    pub writes: HearRule,
+    /// Whom reads must hear from.
+    pub reads: HearRule,
+    /// Which answers count.
+    pub answers: AnswerRule,
+}
+
+/// See [`QuorumRules`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HearRule {
+    /// Each active configuration, and for writes the present row.
+    Sound,
+    /// The active configurations. Breaks P1 for writes: what becomes active next may not have them.
+    ActiveOnly,
+    /// The present row. Breaks P1: its members may not hold anything yet.
+    PresentOnly,
+}
+
+/// See [`QuorumRules`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerRule {
+    /// Those given under the coordinator's own history.
+    SameHistory,
+    /// All. Breaks P1: who answers may be filling from others already, or be none of those asked for.
+    AnyHistory,
 }
 
 /// See [`QuorumRules`].
@@ -77,34 +69,12 @@ pub enum UnknownRule {
 impl QuorumRules {
     /// The rules that keep the promises.
     pub fn sound() -> QuorumRules {
-        QuorumRules { stand_ins: StandInRule::Once, unknown: UnknownRule::KnowsNothing }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(consistency: Consistency, members: u8, expected: usize) {
-        let nodes = (0..members).map(|i| NodeId([i; 32])).collect();
-        let row = Row { nodes, fallbacks: Vec::new(), partition: Digest([0; 32]), replicas: 3 };
-        assert_eq!(row.needed(consistency), expected);
-    }
-
-    #[test]
-    fn a_quorum_is_a_majority_of_the_row_there_is() {
-        check(Consistency::Quorum, 1, 1);
-        check(Consistency::Quorum, 2, 2);
-        check(Consistency::Quorum, 3, 2);
-        check(Consistency::Quorum, 5, 3);
-    }
-
-    #[test]
-    fn numbers_are_clamped_to_the_row() {
-        check(Consistency::Count(0), 3, 1);
-        check(Consistency::Count(3), 2, 2);
-        check(Consistency::All, 2, 2);
-        check(Consistency::One, 3, 1);
+        QuorumRules {
+            stand_ins: StandInRule::Once,
+            unknown: UnknownRule::KnowsNothing,
+            writes: HearRule::Sound,
+            reads: HearRule::Sound,
+            answers: AnswerRule::SameHistory,
+        }
     }
 }

@@ -11,10 +11,11 @@ use crate::{
     digest::Digest,
     ident::NodeId,
     quorum::{
-        QuorumRules, Row,
+        QuorumRules,
+        row::Row,
         tally::{Recorded, Tally, Verdict},
     },
-    wire::client::{Consistency, Scope},
+    wire::client::Scope,
 };
 
 /// What a [`PutOp`] wants done.
@@ -51,16 +52,16 @@ pub enum PutReply {
     },
     /// W is out of reach, and every replica has answered or failed.
     QuorumNotMet {
-        /// Slots of the row that are met.
+        /// Slots that are met, of the row that lacks most.
         acks: usize,
-        /// W.
+        /// What is asked of that row.
         needed: usize,
     },
     /// The time is up.
     TimedOut {
-        /// Slots of the row that are met.
+        /// Slots that are met, of the row that lacks most.
         acks: usize,
-        /// W.
+        /// What is asked of that row.
         needed: usize,
     },
 }
@@ -77,8 +78,6 @@ pub enum Hinting {
 /// What a write is, beside its row.
 #[derive(Debug, Clone)]
 pub struct PutPlan {
-    /// W.
-    pub consistency: Consistency,
     /// Whose copies count.
     pub scope: Scope,
     /// Whether hints are kept.
@@ -150,6 +149,22 @@ impl PutOp {
         self.kept_here.insert(target);
     }
 
+    /// `node` is not to hold the partition, as its history has it; `partition` is its partition digest.
+    pub fn on_not_held(
+        &mut self,
+        node: &NodeId,
+        partition: Digest,
+        is_reachable: impl Fn(&NodeId) -> bool,
+    ) -> Vec<PutEffect> {
+        if partition == self.tally.row().partition {
+            return self.on_failed(node, is_reachable);
+        }
+        match self.tally.record_other(node) {
+            Recorded::OtherHistory => vec![PutEffect::Reconcile(*node)],
+            Recorded::Counted | Recorded::Ignored => Vec::new(),
+        }
+    }
+
     /// `node` does not answer, or refuses.
     pub fn on_failed(&mut self, node: &NodeId, is_reachable: impl Fn(&NodeId) -> bool) -> Vec<PutEffect> {
         self.tally.fail(node);
@@ -198,17 +213,13 @@ impl PutOp {
 
     /// The client's time is up. The machine goes on until every replica has answered or failed, or is dropped.
     pub fn on_deadline(&mut self) -> Vec<PutEffect> {
-        let acks = self.tally.standing().agreed;
-        self.reply(PutReply::TimedOut { acks, needed: self.needed() })
+        let (acks, needed) = self.tally.shortfall();
+        self.reply(PutReply::TimedOut { acks, needed })
     }
 
     /// Whether nothing more can come of it.
     pub fn has_ended(&self) -> bool {
         self.replied && self.tally.is_settled()
-    }
-
-    fn needed(&self) -> usize {
-        self.tally.row().needed(self.plan.consistency)
     }
 
     fn ask(&mut self, nodes: Vec<NodeId>, is_reachable: impl Fn(&NodeId) -> bool) -> Vec<PutEffect> {
@@ -236,8 +247,7 @@ impl PutOp {
     }
 
     fn judge(&mut self) -> Vec<PutEffect> {
-        let needed = self.needed();
-        match self.tally.verdict(needed) {
+        match self.tally.verdict() {
             // The client is told how many did store it, so whoever may yet answer is waited for.
             Verdict::Impossible if !self.tally.is_settled() => Vec::new(),
             Verdict::Pending => Vec::new(),
@@ -246,7 +256,7 @@ impl PutOp {
                 self.reply(stored)
             }
             Verdict::Impossible => {
-                let acks = self.tally.standing().agreed;
+                let (acks, needed) = self.tally.shortfall();
                 self.reply(PutReply::QuorumNotMet { acks, needed })
             }
         }
@@ -260,7 +270,7 @@ impl PutOp {
             acks: holders.len(),
             primaries: primaries.len(),
             hinted: self.tally.stood_in_for().chain(kept_here).collect(),
-            degraded: self.tally.row().is_short() || self.tally.any_failed(),
+            degraded: self.tally.row().is_short || self.tally.any_failed(),
         }
     }
 
@@ -280,27 +290,25 @@ mod tests {
         NodeId([i; 32])
     }
 
-    fn row(nodes: &[u8], fallbacks: &[u8], partition: Digest) -> Row {
+    /// All three, unless fewer are enough.
+    const ALL: usize = 3;
+    const QUORUM: usize = 2;
+
+    fn row(nodes: &[u8], fallbacks: &[u8], partition: Digest, needed: usize) -> Row {
         let ids = |numbers: &[u8]| numbers.iter().copied().map(node).collect();
-        Row { nodes: ids(nodes), fallbacks: ids(fallbacks), partition, replicas: 3 }
+        Row::of(ids(nodes), ids(fallbacks), partition, needed)
     }
 
-    fn plan(consistency: Consistency) -> PutPlan {
-        PutPlan {
-            consistency,
-            scope: Scope::Sloppy,
-            hinting: Hinting::On,
-            object: Object::default(),
-            stands_in_for: None,
-        }
+    fn plan() -> PutPlan {
+        PutPlan { scope: Scope::Sloppy, hinting: Hinting::On, object: Object::default(), stands_in_for: None }
     }
 
-    fn op_with(plan: PutPlan, fallbacks: &[u8]) -> PutOp {
-        PutOp::new(node(0), row(&[0, 1, 2], fallbacks, OURS), plan, QuorumRules::sound())
+    fn op_with(needed: usize, plan: PutPlan, fallbacks: &[u8]) -> PutOp {
+        PutOp::new(node(0), row(&[0, 1, 2], fallbacks, OURS, needed), plan, QuorumRules::sound())
     }
 
-    fn op(consistency: Consistency) -> PutOp {
-        op_with(plan(consistency), &[3, 4])
+    fn op(needed: usize) -> PutOp {
+        op_with(needed, plan(), &[3, 4])
     }
 
     fn stored(acks: usize, primaries: usize, hinted: &[u8], degraded: bool) -> PutEffect {
@@ -318,7 +326,7 @@ mod tests {
 
     #[test]
     fn it_replies_at_w_and_ends_when_all_have_answered() {
-        let mut op = op(Consistency::Quorum);
+        let mut op = op(QUORUM);
         assert_eq!(op.start(|_| true), [merge(1), merge(2)]);
         assert_eq!(op.on_merged(&node(2), OURS), [stored(2, 2, &[], false)]);
         assert!(!op.has_ended());
@@ -328,12 +336,12 @@ mod tests {
 
     #[test]
     fn w_one_is_met_by_the_coordinator_alone() {
-        assert!(op(Consistency::One).start(|_| true).contains(&stored(1, 1, &[], false)));
+        assert!(op(1).start(|_| true).contains(&stored(1, 1, &[], false)));
     }
 
     #[test]
     fn a_fallback_keeps_a_hint_for_a_primary_known_to_be_down() {
-        let mut op = op(Consistency::All);
+        let mut op = op(ALL);
         assert_eq!(op.start(|other| *other != node(1)), [merge(2), keep(3, 1)]);
         op.on_merged(&node(2), OURS);
         assert_eq!(op.on_merged(&node(3), OURS), [stored(3, 2, &[1], true)]);
@@ -342,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_primary_found_dead_on_the_way_is_stood_in_for_and_so_is_a_fallback() {
-        let mut op = op(Consistency::All);
+        let mut op = op(ALL);
         op.start(|_| true);
         op.on_merged(&node(1), OURS);
         assert_eq!(op.on_failed(&node(2), |_| true), [keep(3, 2)]);
@@ -352,28 +360,28 @@ mod tests {
 
     #[test]
     fn primaries_that_are_slow_are_stood_in_for_before_their_time_is_over() {
-        let mut op = op(Consistency::Quorum);
+        let mut op = op(QUORUM);
         op.start(|_| true);
         assert_eq!(op.on_slow(|other| *other != node(3)), [keep(4, 1)], "nobody else can be reached");
         assert_eq!(op.on_slow(|_| true), []);
         assert_eq!(op.on_merged(&node(4), OURS), [stored(2, 1, &[1], false)]);
         assert_eq!(op.on_slow(|_| true), [], "the client has its answer");
 
-        let mut strict = op_with(PutPlan { scope: Scope::Strict, ..plan(Consistency::Quorum) }, &[3]);
+        let mut strict = op_with(QUORUM, PutPlan { scope: Scope::Strict, ..plan() }, &[3]);
         strict.start(|_| true);
         assert_eq!(strict.on_slow(|_| true), []);
     }
 
     #[test]
     fn where_no_fallback_is_left_the_coordinator_keeps_a_hint_that_counts_for_nothing() {
-        let mut op = op_with(plan(Consistency::All), &[]);
+        let mut op = op_with(ALL, plan(), &[]);
         assert_eq!(op.start(|other| *other != node(2)), [merge(1), keep(0, 2)]);
         op.on_kept_here(node(2));
         let unmet = PutReply::QuorumNotMet { acks: 2, needed: 3 };
         assert_eq!(op.on_merged(&node(1), OURS), [PutEffect::Reply(unmet)]);
         assert_eq!(op.on_failed(&node(1), |_| true), [], "one reply only");
 
-        let mut op = op_with(plan(Consistency::Quorum), &[]);
+        let mut op = op_with(QUORUM, plan(), &[]);
         op.start(|other| *other != node(2));
         op.on_kept_here(node(2));
         assert_eq!(op.on_merged(&node(1), OURS), [stored(2, 2, &[2], true)]);
@@ -381,7 +389,7 @@ mod tests {
 
     #[test]
     fn a_strict_write_counts_its_row_only_and_leaves_hints_all_the_same() {
-        let mut op = op_with(PutPlan { scope: Scope::Strict, ..plan(Consistency::All) }, &[3]);
+        let mut op = op_with(ALL, PutPlan { scope: Scope::Strict, ..plan() }, &[3]);
         assert_eq!(op.start(|other| *other != node(2)), [merge(1), keep(3, 2)]);
         assert_eq!(op.on_merged(&node(3), OURS), [], "who has not answered yet is waited for");
         let unmet = PutReply::QuorumNotMet { acks: 2, needed: 3 };
@@ -390,14 +398,14 @@ mod tests {
 
     #[test]
     fn without_hints_nobody_stands_in() {
-        let mut op = op_with(PutPlan { hinting: Hinting::Off, ..plan(Consistency::All) }, &[3]);
+        let mut op = op_with(ALL, PutPlan { hinting: Hinting::Off, ..plan() }, &[3]);
         assert_eq!(op.start(|other| *other != node(2)), [merge(1)]);
     }
 
     #[test]
     fn a_fallback_coordinates_when_no_primary_can_and_counts_once() {
-        let plan = PutPlan { stands_in_for: Some(node(0)), ..plan(Consistency::Quorum) };
-        let mut op = PutOp::new(node(4), row(&[0, 1, 2], &[3, 4], OURS), plan, QuorumRules::sound());
+        let plan = PutPlan { stands_in_for: Some(node(0)), ..plan() };
+        let mut op = PutOp::new(node(4), row(&[0, 1, 2], &[3, 4], OURS, QUORUM), plan, QuorumRules::sound());
         let is_fallback = |other: &NodeId| *other == node(3);
         assert_eq!(op.start(is_fallback), [keep(3, 1), keep(4, 2)], "its own second hint counts for nothing");
         assert_eq!(op.on_merged(&node(3), OURS), [stored(2, 0, &[0, 1], true)]);
@@ -405,7 +413,7 @@ mod tests {
 
     #[test]
     fn a_replica_with_another_history_is_asked_again_after_reconciling() {
-        let mut op = op(Consistency::All);
+        let mut op = op(ALL);
         op.start(|other| *other != node(1));
         assert_eq!(op.on_merged(&node(2), THEIRS), [PutEffect::Reconcile(node(2))]);
         assert_eq!(op.on_merged(&node(3), THEIRS), [PutEffect::Reconcile(node(3))]);
@@ -417,19 +425,19 @@ mod tests {
 
     #[test]
     fn answers_under_the_old_row_do_not_count_under_the_new_one() {
-        let mut op = op(Consistency::Quorum);
+        let mut op = op(QUORUM);
         op.start(|_| true);
-        assert_eq!(op.on_row(row(&[0, 3, 4], &[1, 2], THEIRS), |_| true), [merge(3), merge(4)]);
+        assert_eq!(op.on_row(row(&[0, 3, 4], &[1, 2], THEIRS, QUORUM), |_| true), [merge(3), merge(4)]);
         assert_eq!(op.on_merged(&node(1), OURS), []);
         assert_eq!(op.on_merged(&node(3), THEIRS), [stored(2, 2, &[], false)]);
     }
 
     #[test]
     fn a_coordinator_that_comes_into_the_row_stores_the_object_among_its_own_data() {
-        let plan = PutPlan { stands_in_for: Some(node(2)), ..plan(Consistency::Quorum) };
-        let mut op = PutOp::new(node(9), row(&[0, 1, 2], &[9], OURS), plan, QuorumRules::sound());
+        let plan = PutPlan { stands_in_for: Some(node(2)), ..plan() };
+        let mut op = PutOp::new(node(9), row(&[0, 1, 2], &[9], OURS, QUORUM), plan, QuorumRules::sound());
         assert_eq!(op.start(|_| true).len(), 3, "it does not believe them lost, or it would not be so polite");
-        let effects = op.on_row(row(&[0, 1, 9], &[2], THEIRS), |_| true);
+        let effects = op.on_row(row(&[0, 1, 9], &[2], THEIRS, QUORUM), |_| true);
         assert_eq!(effects, [merge(9), merge(0), merge(1)]);
         op.on_merged(&node(9), THEIRS);
         assert_eq!(op.on_merged(&node(0), THEIRS), [stored(2, 2, &[], false)]);
@@ -437,7 +445,7 @@ mod tests {
 
     #[test]
     fn when_time_is_up_not_knowing_is_said() {
-        let mut op = op(Consistency::All);
+        let mut op = op(ALL);
         op.start(|_| true);
         op.on_merged(&node(1), OURS);
         assert_eq!(op.on_deadline(), [PutEffect::Reply(PutReply::TimedOut { acks: 2, needed: 3 })]);

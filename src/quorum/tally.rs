@@ -10,7 +10,10 @@ use std::collections::VecDeque;
 use crate::{
     digest::Digest,
     ident::NodeId,
-    quorum::{QuorumRules, Row, StandInRule, UnknownRule},
+    quorum::{
+        AnswerRule, QuorumRules, StandInRule, UnknownRule,
+        row::{Demand, Row},
+    },
     wire::client::Scope,
 };
 
@@ -151,7 +154,7 @@ impl<T> Tally<T> {
     where
         T: Clone,
     {
-        let counts = partition == self.row.partition;
+        let counts = partition == self.row.partition || self.rules.answers == AnswerRule::AnyHistory;
         let mut recorded = Recorded::Ignored;
         for asked in self.slots.iter_mut().flat_map(Slot::holders_mut).filter(|asked| asked.node == *node) {
             match (&asked.state, counts) {
@@ -164,6 +167,18 @@ impl<T> Tally<T> {
                     recorded = Recorded::OtherHistory;
                 }
                 (State::Agreed(_), _) | (State::OtherHistory | State::Failed, false) => {}
+            }
+        }
+        recorded
+    }
+
+    /// Records that `node` answered under another history, whatever it said.
+    pub fn record_other(&mut self, node: &NodeId) -> Recorded {
+        let mut recorded = Recorded::Ignored;
+        for asked in self.slots.iter_mut().flat_map(Slot::holders_mut).filter(|asked| asked.node == *node) {
+            if matches!(asked.state, State::Asked) {
+                asked.state = State::OtherHistory;
+                recorded = Recorded::OtherHistory;
             }
         }
         recorded
@@ -331,10 +346,10 @@ impl<T> Tally<T> {
         })
     }
 
-    /// How the slots stand.
-    pub fn standing(&self) -> Standing {
+    /// How the slots stand of which something is demanded.
+    pub fn standing(&self, demand: &Demand) -> Standing {
         let mut standing = Standing::default();
-        for slot in &self.slots {
+        for slot in self.slots.iter().filter(|slot| demand.nodes.contains(&slot.primary.node)) {
             let stand_in = slot.stand_in.as_ref().filter(|_| self.scope == Scope::Sloppy);
             let has_agreed = |asked: &Asked<T>| asked.agreed().is_some();
             if has_agreed(&slot.primary) || stand_in.is_some_and(has_agreed) {
@@ -350,16 +365,30 @@ impl<T> Tally<T> {
         standing
     }
 
-    /// Where the operation stands when `needed` must agree.
-    pub fn verdict(&self, needed: usize) -> Verdict {
-        let Standing { agreed, pending, .. } = self.standing();
-        if agreed >= needed {
-            Verdict::Reached
-        } else if agreed + pending < needed {
-            Verdict::Impossible
-        } else {
-            Verdict::Pending
+    /// How each demand stands.
+    pub fn standings(&self) -> impl Iterator<Item = (Standing, &Demand)> {
+        self.row.demands.iter().map(|demand| (self.standing(demand), demand))
+    }
+
+    /// How many have agreed of those that are furthest from what is needed of them, and how many that is.
+    pub fn shortfall(&self) -> (usize, usize) {
+        let short = |(standing, demand): &(Standing, &Demand)| demand.needed.saturating_sub(standing.agreed);
+        let worst = self.standings().max_by_key(short);
+        worst.map_or((0, 1), |(standing, demand)| (standing.agreed, demand.needed))
+    }
+
+    /// Where the operation stands.
+    pub fn verdict(&self) -> Verdict {
+        let mut verdict = Verdict::Reached;
+        for (Standing { agreed, pending, .. }, demand) in self.standings() {
+            if agreed + pending < demand.needed {
+                return Verdict::Impossible;
+            }
+            if agreed < demand.needed {
+                verdict = Verdict::Pending;
+            }
         }
+        verdict
     }
 }
 

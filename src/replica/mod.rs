@@ -82,6 +82,15 @@ pub enum Work {
         /// Its number.
         bucket: u16,
     },
+    /// Drop what is here of a partition: others hold it.
+    Drop {
+        /// Which.
+        partition: Partition,
+        /// Into how many the ring is cut.
+        partitions: PartitionCount,
+        /// Most rows to drop at once.
+        limit: usize,
+    },
     /// Mark partitions: they want to be compared early.
     Mark(Vec<Partition>),
     /// They have been compared, or somebody else sees to it.
@@ -267,6 +276,13 @@ pub enum Done {
         /// What their sender lacks, or has otherwise.
         left: Vec<Item>,
     },
+    /// A [`Work::Drop`].
+    Dropped {
+        /// Rows that are gone.
+        rows: u64,
+        /// Nothing of it is left.
+        is_over: bool,
+    },
     /// A [`Work::Mend`] or [`Query::Check`].
     Checked(BucketCheck),
     /// Changes or boot numbers are kept, or a hint is dropped or was not what it was.
@@ -404,6 +420,9 @@ pub fn apply(txn: &mut impl WriteTxn, work: Work, replica: &mut Replica, now: Wa
             let check = tree::mend(txn, &mut replica.buckets, bucket, &replica.item_key)?;
             replica.damaged += check.damaged;
             Ok(Done::Checked(check))
+        }
+        Work::Drop { partition, partitions, limit } => {
+            values::drop_some(txn, &mut replica.buckets, partition, partitions, limit)
         }
         Work::Mark(partitions) => {
             partitions.into_iter().try_for_each(|partition| hints::mark(txn, partition))?;

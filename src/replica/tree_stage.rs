@@ -179,7 +179,7 @@ pub(crate) fn exchange_of(
         capabilities: 0,
         salt: 7,
         label: Digest([0; 32]),
-        partition: None,
+        partitions: None,
         branch: (branch.first(), branch.depth()),
         root: Root([0; 16]),
     };

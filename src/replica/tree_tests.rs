@@ -244,7 +244,7 @@ impl Questioned<'_> {
             capabilities: 0,
             salt: 7,
             label: Digest([0; 32]),
-            partition: None,
+            partitions: None,
             branch: (0, 0),
             root: Root([0; 16]),
         };

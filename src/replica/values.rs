@@ -27,7 +27,7 @@ use crate::{
         startup,
         tree::{self, Buckets},
     },
-    ring::token::{self, Token},
+    ring::token::{self, Partition, PartitionCount, Token},
     store::{
         ReadTxn, StoreError, Table, Walk, WriteTxn,
         record::{self, ENVELOPE_BYTES},
@@ -262,6 +262,37 @@ fn remove(txn: &mut impl WriteTxn, buckets: &mut Buckets, key: &Key) -> Result<(
         tree::note_change(txn, buckets, token, hash, None)?;
     }
     Ok(())
+}
+
+/// Takes away rows of a partition, its items out of the tree with them, and what this node knows of their epochs: should it
+/// ever hold them again, it mints under a new one.
+pub fn drop_some(
+    txn: &mut impl WriteTxn,
+    buckets: &mut Buckets,
+    partition: Partition,
+    partitions: PartitionCount,
+    limit: usize,
+) -> Result<Done, StoreError> {
+    let mut rows: Vec<(Token, Vec<u8>, Option<ItemHash>)> = Vec::new();
+    let mut is_over = true;
+    let start = schema::object_range_start(partition.first_token(partitions).0);
+    txn.visit(Table::Objects, &start, &mut |row, sealed| {
+        let Some((token, _)) = schema::parse_object_row(row) else { return Ok(Walk::On) };
+        if Token(token).partition(partitions) != partition {
+            return Ok(Walk::Stop);
+        }
+        if rows.len() == limit {
+            is_over = false;
+            return Ok(Walk::Stop);
+        }
+        rows.push((Token(token), row.to_vec(), tree::stored_hash(sealed)));
+        Ok(Walk::On)
+    })?;
+    for (token, row, hash) in &rows {
+        txn.delete(Table::Objects, row)?;
+        tree::note_change(txn, buckets, *token, *hash, None)?;
+    }
+    Ok(Done::Dropped { rows: rows.len() as u64, is_over })
 }
 
 /// One page of the keys that begin with `prefix` and have a visible sibling.

@@ -283,6 +283,8 @@ fn log(event: &Event) {
         Event::Ready
         | Event::Founded(_)
         | Event::MemberJoined(_)
+        | Event::MemberGone(_)
+        | Event::Stopped(_)
         | Event::HistoryRefused { .. }
         | Event::StoreIsOld { .. }
         | Event::StoreFailed { .. } => {}

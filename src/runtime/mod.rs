@@ -30,7 +30,7 @@ use thiserror::Error;
 use crate::{
     config::NodeConfig,
     ident::{ClusterId, Name, NodeId},
-    membership::change::{Change, ChangeKind},
+    membership::change::Change,
     node::{Node, effect::Event},
     replica::startup::{self, Recovered},
     runtime::{
@@ -262,10 +262,7 @@ fn recover(store: &LmdbStore, node: &NodeId, settings: &Settings) -> Result<Reco
 
 /// Whether a history can be one of the cluster called `name`. An empty one can be anybody's.
 fn is_of_cluster(changes: &[Change], name: &Name) -> bool {
-    let mut founders = changes.iter().filter_map(|change| match &change.kind {
-        ChangeKind::Founded(parameters) => Some((change.cluster, parameters)),
-        ChangeKind::Joined(_) | ChangeKind::Updated(_) => None,
-    });
+    let mut founders = changes.iter().filter_map(|change| Some((change.cluster, change.kind.founding()?)));
     founders.all(|(cluster, founded)| ClusterId::of(name, founded.partitions.get(), founded.replicas) == cluster)
 }
 

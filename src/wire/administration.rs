@@ -23,6 +23,43 @@ pub enum Order {
     },
     /// Look at every record and every bucket of the tree, and put right what is wrong.
     Check,
+    /// About who belongs to the cluster.
+    Membership(MembershipOrder),
+}
+
+/// See [`Order::Membership`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MembershipOrder {
+    /// The member hands over what it holds, and leaves.
+    Leave,
+    /// It was told to leave, and stays.
+    Stay,
+    /// Another is gone for good, and its identity with it.
+    Remove {
+        /// Who.
+        node: NodeId,
+        /// Whether to do it though it loses something.
+        force: Force,
+    },
+    /// Another is gone for good, and a third takes over its rows as soon as it has joined.
+    Replace {
+        /// Who is gone.
+        old: NodeId,
+        /// Who takes over.
+        new: NodeId,
+        /// Whether to do it though it loses something.
+        force: Force,
+    },
+}
+
+/// Whether something is done though it loses something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Force {
+    /// It is refused then.
+    #[default]
+    No,
+    /// It is done.
+    Yes,
 }
 
 /// See [`Order::Hints`].

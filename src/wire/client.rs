@@ -30,6 +30,10 @@ pub enum Consistency {
     All,
     /// So many; at least one.
     Count(u8),
+    /// A majority of those of the row that are in the coordinator's zone; of all of it if none is.
+    LocalQuorum,
+    /// A majority of those of the row in each of its zones.
+    EachQuorum,
 }
 
 /// Whose copies and answers count.
@@ -272,8 +276,12 @@ pub struct Status {
     pub hint_bytes: u64,
     /// Partitions left incomplete knowingly, to be compared early.
     pub marked_partitions: u32,
-    /// Partitions it holds and cannot vouch for, until it has been compared with enough others.
+    /// Partitions it is to hold and cannot vouch for yet, until it has been compared with enough others.
     pub filling_partitions: u32,
+    /// Of those that were to be filled at once with these, the ones that are filled.
+    pub filled_partitions: u32,
+    /// Partitions it holds something of and is to hold no more: being handed over.
+    pub leftover_partitions: u32,
     /// How it and each other of its rows stand, by id.
     pub pairs: Vec<PairStatus>,
     /// Alerts that stand.
@@ -291,6 +299,8 @@ pub struct MemberStatus {
     pub profile: Profile,
     /// Whether the asked node reaches it.
     pub state: Reach,
+    /// It is about to leave.
+    pub is_leaving: bool,
 }
 
 /// A node's private opinion of a member.
@@ -386,6 +396,12 @@ pub enum Failure {
         /// Who is one.
         detail: String,
     },
+    /// It would be wrong. Nothing was done.
+    #[error("refused: {detail}")]
+    Refused {
+        /// Why, and what to do instead.
+        detail: String,
+    },
     /// The node's store refuses; nothing was stored by it.
     #[error("the node's store refused: {detail}{}", maybe(*maybe_stored))]
     StoreFailed {
@@ -407,6 +423,7 @@ impl Failure {
             | Failure::TooLarge { .. }
             | Failure::Overloaded { .. }
             | Failure::NotPermitted { .. }
+            | Failure::Refused { .. }
             | Failure::Unavailable { .. } => false,
         }
     }

@@ -11,7 +11,7 @@ use crate::{
     causality::siblings::Object,
     digest::{Digest, FixedBytes},
     ident::Key,
-    ring::token::Partition,
+    ring::partition_set::PartitionSet,
     wire::{bytes, client::Cursor},
 };
 
@@ -38,8 +38,8 @@ pub struct Opening {
     pub salt: u64,
     /// What the sender's history says of who serves what.
     pub label: Digest,
-    /// The one partition that is meant; nothing for all that the two share.
-    pub partition: Option<Partition>,
+    /// The partitions that are meant; nothing for all that the two share.
+    pub partitions: Option<PartitionSet>,
     /// Where to begin: the lowest position of the branch, and its depth.
     pub branch: (u64, u8),
     /// What the sender has there, under the salt.

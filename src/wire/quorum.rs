@@ -69,6 +69,8 @@ pub struct Reconcile {
     /// The latest life of the receiver that the sender has seen: its boot number, and the instance that told it. Zeros for
     /// none.
     pub your_life: (u64, u64),
+    /// The sender cannot vouch for all that it should hold.
+    pub is_in_doubt: bool,
     /// What the sender's history holds.
     pub summary: Summary,
     /// Changes the sender believes the receiver lacks, each author's in order.
@@ -94,7 +96,8 @@ pub enum Response {
         /// The answering member's partition digest.
         partition: Digest,
     },
-    /// To [`Request::Read`]: the answering member is not in the key's row, and knows nothing of it.
+    /// To [`Request::Read`]: the answering member is not to hold the key, and knows nothing of it. To [`Request::Merge`]: it is
+    /// not to hold the key, and has stored nothing.
     Unknown {
         /// The answering member's partition digest.
         partition: Digest,

@@ -243,7 +243,7 @@ fn measure(asker: &mut Side, other: &mut Side, (keys, differences, kind): (usize
     let comparison = Comparison { salt: Salt::new(salt), rule: CompareRule::All };
     let label = Digest([0xd1; 32]);
     let (root, branch) = (Root([0; 16]), (0, 0));
-    let opening = Opening { version: EXCHANGE_VERSION, capabilities: 0, salt, label, partition: None, branch, root };
+    let opening = Opening { version: EXCHANGE_VERSION, capabilities: 0, salt, label, partitions: None, branch, root };
     let mut descent = Box::new(Descent::new(opening, comparison, false).expect("it begins at the root"));
     let (mut sent, mut received, mut object_bytes, mut reply) = (0, 0, 0, None);
     loop {

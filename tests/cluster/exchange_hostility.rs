@@ -82,7 +82,7 @@ fn opening(mole: &Mole) -> Opening {
         capabilities: 0,
         salt: 7,
         label: mole.view.placement_digest(),
-        partition: None,
+        partitions: None,
         branch: (0, 0),
         root: Root([0; 16]),
     }

@@ -169,7 +169,14 @@ impl Peer {
     }
 
     fn greeting(&self, changes: Vec<Change>) -> Reconcile {
-        Reconcile { boot: 1, instance: 1, your_life: (0, 0), summary: self.history.summary(), changes }
+        Reconcile {
+            boot: 1,
+            instance: 1,
+            your_life: (0, 0),
+            is_in_doubt: false,
+            summary: self.history.summary(),
+            changes,
+        }
     }
 
     fn learn(&mut self, changes: Vec<Change>) {

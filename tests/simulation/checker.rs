@@ -12,7 +12,7 @@ use quorate::{
     digest::Digest,
     ident::{Key, OpId, Value},
     limits::OPERATION_COUNT_MAX,
-    ring::Ring,
+    ring::{Ring, token::Partition},
 };
 
 use crate::{cluster::Cluster, machine::Machine, model::WriteId};
@@ -52,6 +52,8 @@ pub(crate) enum Violation {
     NeverAnswered { count: usize },
     /// Members that can all reach each other have different histories.
     HistoriesDiffer { node: usize, members: usize },
+    /// Something is still to be filled, retired or handed over though everybody has been up for long.
+    Unsettled { node: usize, partition: Partition },
     /// Primaries hold different objects.
     ReplicasDiffer { key: Key },
     /// What a bucket of a tree comes to is not what lies in it.
@@ -175,9 +177,23 @@ pub(crate) fn hints_left(cluster: &Cluster) -> Option<Violation> {
     left.next().map(|(node, count)| Violation::HintsLeft { node, count })
 }
 
-/// Whether all nodes are up and have one history, with all of them as members.
+/// Whether all nodes are up and have one history, with all of them as members who hold what they are to hold.
 pub(crate) fn is_settled(cluster: &Cluster) -> bool {
-    cluster.machines.iter().all(|machine| machine.process.is_some()) && difference(cluster).is_none()
+    let is_up = cluster.machines.iter().all(|machine| machine.process.is_some());
+    is_up && difference(cluster).is_none() && unsettled_partition(cluster).is_none()
+}
+
+/// A partition in which more than its row counts, or a node with something that it need not hold.
+pub(crate) fn unsettled_partition(cluster: &Cluster) -> Option<Violation> {
+    cluster.machines.iter().enumerate().find_map(|(node, machine)| {
+        let process = machine.process.as_ref()?;
+        let view = process.node.view();
+        let is_unsettled = |it: &Partition| !view.other_rows(*it).is_empty() || !view.configurations.is_settled(*it);
+        let found = view.partitions().find(is_unsettled);
+        let (to_fill, to_hand_over) = process.node.duty_counts();
+        let partition = found.or((to_fill + to_hand_over > 0).then_some(Partition(0)))?;
+        Some(Violation::Unsettled { node, partition })
+    })
 }
 
 /// The first node whose history is not that of the first, or lacks members.

@@ -390,6 +390,7 @@ impl Cluster {
 fn config(name: &str, parameters: Parameters) -> NodeConfig {
     let profile = Profile { name: Name::new(name).expect("a name"), zone: None, weight: 1, addresses: Vec::new() };
     let mut config = NodeConfig::lan(cluster_name(), profile, parameters);
+    config.statement_interval = Duration::from_millis(500);
     config.founding = Founding::After(Duration::from_millis(1_000));
     config
 }

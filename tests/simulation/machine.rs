@@ -269,6 +269,7 @@ fn keys_of(work: &Work) -> Vec<Key> {
         Work::Write { key, .. } | Work::Merge { key, .. } | Work::KeepHint { key, .. } => vec![key.clone()],
         Work::MergeAll(items) => items.iter().map(|item| item.key.clone()).collect(),
         Work::DropHint { .. }
+        | Work::Drop { .. }
         | Work::SweepHints { .. }
         | Work::SaveChanges(_)
         | Work::SavePeerLife { .. }

@@ -159,7 +159,7 @@ impl Demand {
 pub(crate) fn needed(consistency: Consistency, n: usize) -> usize {
     match consistency {
         Consistency::One => 1,
-        Consistency::Quorum => n / 2 + 1,
+        Consistency::Quorum | Consistency::LocalQuorum | Consistency::EachQuorum => n / 2 + 1,
         Consistency::All => n,
         Consistency::Count(asked) => usize::from(asked).clamp(1, n),
     }

@@ -363,8 +363,9 @@ fn exchanges_that_break_at_any_stage_on_either_side_end_well() {
 fn a_member_that_joins_in_the_middle_of_exchanges_is_given_what_it_now_shares_and_nothing_is_hashed_again() {
     let mut cluster = Cluster::new(81, &alone(4));
     (0..3).for_each(|index| cluster.start(index));
-    cluster.run_until(20_000, "three are members", |cluster| {
-        (0..3).all(|index| cluster.node(index).is_some_and(|node| node.view().members.len() == 3))
+    cluster.run_until(20_000, "three are members, and hold what they are to hold", |cluster| {
+        let is_member = |index| cluster.node(index).is_some_and(|node| node.view().members.len() == 3);
+        (0..3).all(is_member) && checker::unsettled_partition(cluster).is_none()
     });
     isolate(&mut cluster, 0);
     cluster.run_for(4_000);

@@ -288,6 +288,8 @@ fn a_disk_from_before_the_last_start_mints_no_old_dots_even_before_a_peer_is_hea
     cluster.start(0);
     cluster.put(0, "k", "b", Consistency::One).expect_stored();
     cluster.heal();
+    let is_noticed = |cluster: &Cluster| cluster.was_told(0, |event| matches!(event, Event::StoreIsOld { .. }));
+    cluster.run_until(20_000, "the disk is known to be old", is_noticed);
     cluster.run_until(20_000, "the old disk can be trusted again", |cluster| cluster.doubted_partitions() == 0);
     assert_eq!(values(&cluster.get(1, "k", Consistency::All)), ["a", "b"]);
 }

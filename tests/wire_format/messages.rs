@@ -11,14 +11,18 @@ use quorate::{
     digest::Digest,
     ident::{Key, Name, NodeId, OpId, Value},
     membership::{
-        change::{Change, ChangeKind, Parameters, Profile, Signer},
+        change::{Change, ChangeKind, Parameters, Profile, Removal, Replacement, Signer, Statement},
         history::History,
+        view::View,
     },
-    ring::token::{Partition, PartitionCount},
+    ring::{
+        partition_set::PartitionSet,
+        token::{Partition, PartitionCount},
+    },
     wire::{
         administration::{
-            Alert, AlertKind, CheckStatus, Delivery, ExchangeReport, HintOrder, HintStatus, LastExchange, Order,
-            PairStatus, RepairScope, RepairStatus, RootStatus, Visited,
+            Alert, AlertKind, CheckStatus, Delivery, ExchangeReport, Force, HintOrder, HintStatus, LastExchange,
+            MembershipOrder, Order, PairStatus, RepairScope, RepairStatus, RootStatus, Visited,
         },
         client::{
             ClientRequest, ClientResponse, Consistency, Cursor, Delete, Failure, Found, FoundSibling, Get,
@@ -79,6 +83,7 @@ pub(crate) fn client_requests() -> Vec<Case> {
     let get = |from| ClientRequest::Get(Get { key: key(), from, scope: Scope::Sloppy, budget_ms: 5_000 });
     let scan = Scan { prefix: b"{42}".to_vec(), after: Some(Cursor(vec![0, 1, 2, 255])), limit: 100 };
     let repair = |scope, is_traced| ClientRequest::Administer(Order::Repair { scope, is_traced });
+    let membership = |order| ClientRequest::Administer(Order::Membership(order));
     let first = Scan { prefix: Vec::new(), after: None, limit: 1 };
     vec![
         case("client-put", ClientRequest::Put(put)),
@@ -114,6 +119,12 @@ pub(crate) fn client_requests() -> Vec<Case> {
         case("client-repair", repair(RepairScope::Everything, true)),
         case("client-repair-partition", repair(RepairScope::Partition(Partition(700)), false)),
         case("client-repair-key", repair(RepairScope::Key(key()), false)),
+        case("client-leave", membership(MembershipOrder::Leave)),
+        case("client-stay", membership(MembershipOrder::Stay)),
+        case("client-remove", membership(MembershipOrder::Remove { node: node(9), force: Force::No })),
+        case("client-replace", membership(MembershipOrder::Replace { old: node(9), new: node(8), force: Force::Yes })),
+        case("client-get-local-quorum", get(ReadFrom::Row(Consistency::LocalQuorum))),
+        case("client-get-each-quorum", get(ReadFrom::Row(Consistency::EachQuorum))),
         case("client-check", ClientRequest::Administer(Order::Check)),
         case("client-drop-hints", ClientRequest::Administer(Order::Hints(HintOrder::Drop { target: node(9) }))),
     ]
@@ -150,6 +161,7 @@ pub(crate) fn client_responses() -> Vec<Case> {
         ("failed-overloaded", Failure::Overloaded { detail: detail() }),
         ("failed-unavailable", Failure::Unavailable { detail: detail() }),
         ("failed-not-permitted", Failure::NotPermitted { detail: detail() }),
+        ("failed-refused", Failure::Refused { detail: detail() }),
         ("failed-store-failed", Failure::StoreFailed { detail: detail(), maybe_stored: true }),
     ];
     cases.extend(failures.map(|(name, failure)| case(name, ClientResponse::Failed(failure))));
@@ -164,10 +176,17 @@ pub(crate) fn parts() -> Vec<Case> {
     for change in [&founded, &joined, &updated] {
         change.verify().unwrap();
     }
+    let [leaving, left, removed, replaced, filled, retired] = later_changes();
     vec![
         case("change-founded", founded),
         case("change-joined", joined),
         case("change-updated", updated),
+        case("change-leaving", leaving),
+        case("change-left", left),
+        case("change-removed", removed),
+        case("change-replaced", replaced),
+        case("change-filled", filled),
+        case("change-retired", retired),
         case("object", object()),
         case("object-never-written", Object::default()),
         case("summary", history().summary()),
@@ -258,9 +277,39 @@ pub(crate) fn history() -> History {
     history
 }
 
+/// What the founder may say besides.
+fn later_changes() -> [Change; 6] {
+    let signer = Signer::from_seed([5; 32]);
+    let mut history = history();
+    let label = View::fold(&history).label;
+    let few = PartitionCount::new(1_024).unwrap();
+    let statement = Statement { label, partitions: PartitionSet::new(few, [0, 3, 1_023].map(Partition)) };
+    let old = Removal { node: node(2), known: 7 };
+    let kinds = [
+        ChangeKind::Leaving,
+        ChangeKind::Left,
+        ChangeKind::Removed(old),
+        ChangeKind::Replaced(Replacement { old, new: node(3) }),
+        ChangeKind::Filled(statement.clone()),
+        ChangeKind::Retired(statement),
+    ];
+    kinds.map(|kind| {
+        let change = history.next_change(&signer, kind);
+        history.insert(change.clone()).unwrap();
+        change
+    })
+}
+
 fn reconcile() -> Reconcile {
     let changes = history().iter().take(1).cloned().collect();
-    Reconcile { boot: 3, instance: u64::MAX, your_life: (0, 7), summary: history().summary(), changes }
+    Reconcile {
+        boot: 3,
+        instance: u64::MAX,
+        your_life: (0, 7),
+        is_in_doubt: true,
+        summary: history().summary(),
+        changes,
+    }
 }
 
 fn status() -> Status {
@@ -270,7 +319,12 @@ fn status() -> Status {
         cluster: Name::new("test").unwrap(),
         parameters: Some(parameters()),
         members: members
-            .map(|(state, number)| MemberStatus { node: node(number), profile: profile(None), state })
+            .map(|(state, number)| MemberStatus {
+                node: node(number),
+                profile: profile(None),
+                state,
+                is_leaving: number == 3,
+            })
             .collect(),
         change_count: 4,
         history: digest(),
@@ -285,6 +339,8 @@ fn status() -> Status {
         hint_bytes: 4_096,
         marked_partitions: 2,
         filling_partitions: 5,
+        filled_partitions: 7,
+        leftover_partitions: 9,
         pairs: pairs(),
         alert_count: 1,
         counters: vec![("hints_kept".to_owned(), 9)],
@@ -342,7 +398,7 @@ pub(crate) fn exchange() -> Vec<Case> {
         capabilities: 0,
         salt: u64::MAX,
         label: digest(),
-        partition: Some(Partition(700)),
+        partitions: Some(PartitionSet::new(PartitionCount::new(16).unwrap(), [0, 3, 15].map(Partition))),
         branch: (0xabc0 << 48, 3),
         root: Root([9; 16]),
     };

@@ -1,0 +1,174 @@
+//! This node's own place in the cluster, and what an administrator may have it say of others'.
+//!
+//! Leaving is a drain: the leaver serves until nothing that it holds is needed, hands over what it has, says that it has
+//! left, and stops. It goes on after a restart, and can be taken back until the end.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    clock::Now,
+    ident::NodeId,
+    membership::{
+        change::{ChangeKind, Removal, Replacement},
+        roster::Standing,
+    },
+    node::{
+        Node,
+        effect::{Event, Stop},
+        upkeep::Alarm,
+    },
+    ring::token::Partition,
+    wire::{
+        administration::{Force, MembershipOrder},
+        client::Failure,
+    },
+};
+
+impl Node {
+    /// Whether it is about to leave.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.view.members.get(&self.me).is_some_and(|member| member.standing == Standing::Leaving)
+    }
+
+    /// The view has changed, or what it holds: it may be at an end.
+    pub(super) fn look_at_own_standing(&mut self, now: Now) {
+        if self.view.removed.contains_key(&self.me) {
+            return self.stop(Stop::Removed);
+        }
+        if self.stopping == Some(Stop::Left) || !self.is_leaving() {
+            return;
+        }
+        let is_free = self.view.held_by(&self.me).next().is_none();
+        if is_free && self.handing.is_over() && self.schedule.is_empty() {
+            self.stopping = Some(Stop::Left);
+            self.author(now, ChangeKind::Left);
+        }
+    }
+
+    /// It has said that it left: others are told before it stops.
+    pub(super) fn on_left(&mut self, now: Now) {
+        let peers: Vec<NodeId> = self.identified.iter().copied().collect();
+        peers.into_iter().for_each(|peer| self.reconcile_with(now, peer));
+        self.alarms.set(Alarm::Stop, now.instant + self.config.peer_timeout);
+    }
+
+    /// Somebody knows all that this node does: if it has left, it may go.
+    pub(super) fn on_known_elsewhere(&mut self) {
+        if self.stopping == Some(Stop::Left) && !self.view.members.contains_key(&self.me) {
+            self.stop(Stop::Left);
+        }
+    }
+
+    /// It is time to go, whether others know or not: they hear of it from whoever does.
+    pub(super) fn on_stop_due(&mut self) {
+        if let Some(stop) = self.stopping {
+            self.stop(stop);
+        }
+    }
+
+    /// It serves no more, and says why. Given once.
+    pub(super) fn stop(&mut self, stop: Stop) {
+        self.stopping = Some(stop);
+        if !std::mem::replace(&mut self.has_stopped, true) {
+            self.tell(Event::Stopped(stop));
+        }
+    }
+
+    /// Carries out what an administrator wants, or says why not.
+    pub(super) fn change_membership(&mut self, now: Now, order: MembershipOrder) -> Result<(), Failure> {
+        if !self.may_speak() {
+            return refuse("this node has not compared histories with any other since its start; try again soon");
+        }
+        match order {
+            MembershipOrder::Leave => {
+                self.check_leave()?;
+                if !self.is_leaving() {
+                    self.author(now, ChangeKind::Leaving);
+                }
+            }
+            MembershipOrder::Stay => {
+                if self.stopping.is_some() || !self.view.members.contains_key(&self.me) {
+                    return refuse("this node has left already; start it again to have it join anew");
+                }
+                if self.is_leaving() {
+                    let profile = self.config.profile.clone();
+                    self.author(now, ChangeKind::Joined(profile));
+                }
+            }
+            MembershipOrder::Remove { node, force } => {
+                let old = self.check_removal(now, node, force)?;
+                self.author(now, ChangeKind::Removed(old));
+            }
+            MembershipOrder::Replace { old, new, force } => {
+                if old == new {
+                    return refuse("a member cannot replace itself");
+                }
+                if self.view.removed.contains_key(&new) {
+                    return refuse("the one that is to take over was removed for ever; start it with a new identity");
+                }
+                let old = self.check_removal(now, old, force)?;
+                self.author(now, ChangeKind::Replaced(Replacement { old, new }));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_leave(&self) -> Result<(), Failure> {
+        if !self.view.members.contains_key(&self.me) {
+            return refuse("this node is not a member");
+        }
+        let stays = |node: &NodeId| *node != self.me && self.view.members[node].standing == Standing::Staying;
+        if self.view.members.keys().any(stays) {
+            return Ok(());
+        }
+        refuse("this is the last member that stays, and nobody would hold the data; stop it instead")
+    }
+
+    fn check_removal(&self, now: Now, node: NodeId, force: Force) -> Result<Removal, Failure> {
+        let removal = Removal { node, known: self.records.history().known_of(&node) };
+        if node == self.me {
+            return refuse("a node does not remove itself; have it leave, or ask another");
+        }
+        if self.view.removed.contains_key(&node) {
+            return refuse("it was removed already");
+        }
+        if !self.view.members.contains_key(&node) {
+            return refuse("it is not a member");
+        }
+        if force == Force::Yes {
+            return Ok(removal);
+        }
+        if self.is_reachable(now, &node) {
+            return refuse("it is alive; have it leave, which loses nothing, or force it");
+        }
+        let short = self.left_short(now, &node);
+        if let Some(partition) = short.first() {
+            let detail = format!(
+                "{} partitions (partition {partition} among them) would be left with fewer live replicas than a quorum \
+                 needs; bring back who is down, wait until what is being filled is filled, or force it and lose what only \
+                 the dead hold",
+                short.len()
+            );
+            return Err(Failure::Refused { detail });
+        }
+        Ok(removal)
+    }
+
+    /// Partitions of which too few replicas that can be reached would be left without `node`: fewer than a majority of a row
+    /// as it was made, or than all those of it that were not removed.
+    fn left_short(&self, now: Now, node: &NodeId) -> Vec<Partition> {
+        let is_gone = |member: &NodeId| member == node || self.view.removed.contains_key(member);
+        let is_live = |member: &NodeId| *member == self.me || self.is_reachable(now, member);
+        let is_short = |row: &[NodeId]| {
+            let left: BTreeSet<&NodeId> = row.iter().filter(|member| !is_gone(member)).collect();
+            let needed = (row.len() / 2 + 1).min(left.len()).max(1);
+            row.contains(node) && left.into_iter().filter(|member| is_live(member)).count() < needed
+        };
+        let partitions = self.view.partitions();
+        partitions.filter(|it| self.view.configurations.active(*it).into_iter().any(is_short)).collect()
+    }
+}
+
+fn refuse<T>(detail: &str) -> Result<T, Failure> {
+    Err(Failure::Refused { detail: detail.to_owned() })
+}
