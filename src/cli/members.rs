@@ -46,7 +46,7 @@ pub(crate) fn to_json(member: &MemberStatus) -> Json {
     json!({
         "peer_id": peer_text(&member.node),
         "name": member.profile.name.as_str(),
-        "state": word(member.state),
+        "state": reach_text(member.state),
         "membership": "member",
         "zone": member.profile.zone.as_ref().map(|zone| zone.as_str()),
         "weight": member.profile.weight,
@@ -62,7 +62,7 @@ pub(crate) fn table(status: &Status, ring: Option<&Ring>) -> String {
         let count = |count: Option<usize>| count.map_or_else(|| "-".to_owned(), |count| count.to_string());
         table.add_row([
             member.profile.name.to_string(),
-            word(member.state).to_owned(),
+            reach_text(member.state).to_owned(),
             member.profile.zone.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
             member.profile.weight.to_string(),
             count(ring.map(|ring| ring.held_by(&member.node).count())),
@@ -99,7 +99,8 @@ pub(crate) fn to_lines(table: &Table) -> String {
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
-fn word(state: Reach) -> &'static str {
+/// How a member is reached, in a word.
+pub(crate) fn reach_text(state: Reach) -> &'static str {
     match state {
         Reach::Up => "up",
         Reach::Suspect => "suspect",

@@ -25,6 +25,9 @@ pub mod scan;
 mod status;
 mod members;
 pub mod ring;
+mod ring_table;
+mod ring_picture;
+mod ring_row;
 pub mod inspect;
 pub mod history;
 pub mod hints;
@@ -324,6 +327,7 @@ mod tests {
             "quorate members",
             "quorate ring",
             "quorate ring --roots -o json",
+            "quorate ring --key k -o json",
             "quorate history --verify",
             "quorate hints",
             "quorate hints status -o json",
@@ -359,6 +363,7 @@ mod tests {
             "quorate bench --mix 60:50",
             "quorate fetch k",
             "quorate hints away",
+            "quorate ring --roots --key k",
             "quorate repair --partition 3 --key k",
             "quorate repair --partition -1",
             "quorate verify k",

@@ -1,6 +1,9 @@
-//! `quorate ring`: which members serve which partition, and what the asked one holds of it.
+//! `quorate ring`: which members serve which partition, where one key stands, and what the asked one holds.
+//!
+//! Who serves what is a function of the membership history alone: it is told alike by every member, in the order of
+//! peer ids, and after every restart. What the asked member holds (`--roots`) and whom it reaches are its own.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ffi::OsString};
 
 use clap::Args;
 use serde_json::{Value as Json, json};
@@ -9,11 +12,13 @@ use crate::{
     cli::{
         connect::Session,
         error::CliError,
-        members::{new_table, to_lines},
+        members::{name_in, new_table, to_lines},
         output::{Answer, Text},
-        text::{counted, peer_text},
+        ring_row::{self, Reaches},
+        ring_table,
+        text::{key_of, peer_text},
     },
-    membership::view::View,
+    ident::NodeId,
     ring::{Ring, token::Partition},
     wire::administration::RootStatus,
 };
@@ -21,6 +26,9 @@ use crate::{
 /// Arguments of `ring`.
 #[derive(Debug, Clone, Args)]
 pub struct RingArgs {
+    /// Only the row of this key, and who stands in for its members.
+    #[arg(long, value_name = "K", conflicts_with = "roots")]
+    pub key: Option<OsString>,
     /// Also what the asked node holds of each partition: equal roots, equal data.
     #[arg(long)]
     pub roots: bool,
@@ -31,23 +39,39 @@ type Roots = BTreeMap<Partition, RootStatus>;
 
 /// Asks.
 pub(crate) async fn run(session: &Session, args: &RingArgs) -> Result<Answer, CliError> {
+    let key = args.key.as_deref().map(key_of).transpose()?;
     let roots = match args.roots {
         true => Some(session.client.roots().await.map_err(|error| session.explain(error))?),
         false => None,
     };
     let roots: Option<Roots> = roots.map(|roots| roots.into_iter().map(|root| (root.partition, root)).collect());
     let view = session.client.view();
-    match &view.ring {
-        Some(ring) => Ok(answer(ring, roots.as_ref(), |index| name_of(&view, ring, index))),
-        None => Err(CliError::Missing { detail: "the node has found no cluster yet, so there is no ring".to_owned() }),
+    let name = |node: &NodeId| name_in(&view, node).unwrap_or_default();
+    match (&view.ring, key) {
+        (Some(ring), Some(key)) => Ok(ring_row::answer(&key, ring, &reaches(session).await, name)),
+        (Some(ring), None) => Ok(answer(ring, roots.as_ref(), name)),
+        (None, _) => {
+            Err(CliError::Missing { detail: "the node has found no cluster yet, so there is no ring".to_owned() })
+        }
     }
 }
 
-/// `name` gives the name of the member at a place in [`Ring::members`].
-fn answer(ring: &Ring, roots: Option<&Roots>, name: impl Fn(usize) -> String) -> Answer {
+/// Whom the asked member reaches. Nobody is in it when that member does not answer: the row is known all the same.
+async fn reaches(session: &Session) -> Reaches {
+    match session.client.status().await {
+        Ok(status) => status.members.iter().map(|member| (member.node, member.state)).collect(),
+        Err(_) => Reaches::new(),
+    }
+}
+
+/// `name` gives the name of a member.
+fn answer(ring: &Ring, roots: Option<&Roots>, name: impl Fn(&NodeId) -> String) -> Answer {
     let partitions = ring.partitions();
+    // A peer id is dear to make, and each is in many rows.
+    let ids: BTreeMap<NodeId, String> =
+        ring.members().iter().map(|member| (member.id, peer_text(&member.id))).collect();
     let lines = partitions.iter().map(|partition| {
-        let row: Vec<String> = ring.row(partition).iter().map(peer_text).collect();
+        let row: Vec<&String> = ring.row(partition).iter().filter_map(|node| ids.get(node)).collect();
         let mut json = json!({
             "partition": partition.0,
             "token": partition.first_token(partitions).to_string(),
@@ -65,7 +89,7 @@ fn answer(ring: &Ring, roots: Option<&Roots>, name: impl Fn(usize) -> String) ->
         json
     });
     let lines: Vec<Json> = lines.collect();
-    let mut text = to_text(ring, name);
+    let mut text = ring_table::to_text(ring, name);
     if let Some(roots) = roots {
         text = format!("{text}\n\nwhat the asked node holds:\n{}", roots_table(ring, roots));
     }
@@ -91,62 +115,6 @@ fn root_text(root: &RootStatus) -> String {
     root.root.0.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn to_text(ring: &Ring, name: impl Fn(usize) -> String) -> String {
-    let total = ring.partitions().get();
-    let counts = [
-        counted(total.into(), "partition"),
-        counted(ring.replicas().into(), "replica"),
-        counted(ring.members().len() as u64, "member"),
-    ];
-    let head = counts.join(", ");
-    let mut table = new_table(["", "name", "partitions", "share", "heads", "first tokens", "peer id"]);
-    let vnode_count: usize = ring.members().iter().map(|member| ring.held_by(&member.id).count()).sum();
-    for (index, member) in ring.members().iter().enumerate() {
-        let (held, tokens) = (ring.held_by(&member.id).count(), ring.tokens_of(&member.id));
-        let first = tokens.iter().take(TOKENS_SHOWN).map(|token| token.first_token(ring.partitions()).to_string());
-        let more = if tokens.len() > TOKENS_SHOWN { " …" } else { "" };
-        table.add_row([
-            letter(index).to_string(),
-            name(index),
-            held.to_string(),
-            format!("{:.1} %", held as f64 * 100.0 / vnode_count.max(1) as f64),
-            tokens.len().to_string(),
-            first.collect::<Vec<_>>().join(" ") + more,
-            peer_text(&member.id),
-        ]);
-    }
-    format!("{head}\n{}\n\nwho heads which partition:\n{}", to_lines(&table), picture(ring))
-}
-
-/// One letter a partition, in the order of the ring: who heads its row. A picture of at most [`PICTURE_LETTERS_MAX`]
-/// letters; of a larger ring every second, fourth, … partition.
-fn picture(ring: &Ring) -> String {
-    let step = (ring.partitions().get() as usize).div_ceil(PICTURE_LETTERS_MAX);
-    let head_of = |partition| {
-        let head = ring.row(partition).first()?;
-        ring.members().iter().position(|member| member.id == *head)
-    };
-    let heads = ring.partitions().iter().step_by(step).map(|partition| head_of(partition).map_or('·', letter));
-    let letters: Vec<char> = heads.collect();
-    letters.chunks(PICTURE_WIDTH).map(|line| line.iter().collect::<String>()).collect::<Vec<_>>().join("\n")
-}
-
-/// The letter of a member; beyond 62 they come again.
-fn letter(index: usize) -> char {
-    const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-    char::from(LETTERS[index % LETTERS.len()])
-}
-
-/// Tokens of a member that are written out.
-const TOKENS_SHOWN: usize = 3;
-const PICTURE_WIDTH: usize = 64;
-const PICTURE_LETTERS_MAX: usize = 1_024;
-
-fn name_of(view: &View, ring: &Ring, index: usize) -> String {
-    let member = ring.members().get(index).and_then(|member| view.members.get(&member.id));
-    member.map_or_else(String::new, |member| member.profile.name.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,9 +123,13 @@ mod tests {
         wire::exchange::Root,
     };
 
+    fn name(node: &NodeId) -> String {
+        format!("name-of-{:02x}", node.0[0])
+    }
+
     #[test]
     fn there_is_one_object_a_partition_with_its_token_and_its_row() {
-        let answer = answer(&ring(5), None, |index| format!("node-{index}"));
+        let answer = answer(&ring(5), None, name);
         let json = answer.into_single_json();
         let lines = json["lines"].as_array().unwrap();
         assert_eq!(lines.len(), 16);
@@ -172,7 +144,7 @@ mod tests {
         let ring = ring(5);
         let held = ring.held_by(&node(0)).next().unwrap();
         let root = RootStatus { partition: held, count: 7, root: Root([0xab; 16]), filled: false };
-        let answer = answer(&ring, Some(&Roots::from([(held, root)])), |index| format!("node-{index}"));
+        let answer = answer(&ring, Some(&Roots::from([(held, root)])), name);
         let Text::Lines(text) = &answer.text else { panic!("lines") };
         let row = text.lines().last().unwrap();
         assert!(row.contains(&"ab".repeat(16)) && row.contains('7') && row.contains("no"), "{text}");
@@ -183,13 +155,5 @@ mod tests {
         assert_eq!(line(held)["configurations"], json!([line(held)["row"]]));
         let elsewhere = ring.partitions().iter().find(|partition| *partition != held).unwrap();
         assert_eq!((line(elsewhere).get("root"), line(elsewhere)["configurations"].is_array()), (None, true));
-    }
-
-    #[test]
-    fn the_picture_has_a_letter_for_each_partition() {
-        let picture = picture(&ring(5));
-        assert_eq!(picture.chars().count(), 16);
-        assert!(picture.chars().all(|letter| ('A'..='E').contains(&letter)), "{picture}");
-        assert_eq!(self::picture(&ring(0)), "·".repeat(16));
     }
 }

@@ -59,8 +59,8 @@ fn from_object(mut object: Map<String, Json>) -> Result<ClientCommand, CliError>
         Some(Json::String(op)) => op,
         Some(_) | None => return Err(usage("a JSON line needs an `op`, such as \"get\"".to_owned())),
     };
-    // A repair is of everything unless it is told of what: its key is an option.
-    let key_option = if op == "repair" { take_bytes(&mut object, "key").map_err(usage)? } else { None };
+    // A repair and a ring are of everything unless it is told of what: their key is an option.
+    let key_option = if op == "repair" || op == "ring" { take_bytes(&mut object, "key").map_err(usage)? } else { None };
     let mut places = Vec::new();
     for name in ["key", "prefix", "value", "action"] {
         places.extend(take_bytes(&mut object, name).map_err(usage)?);
@@ -172,6 +172,7 @@ mod tests {
             r#"{"op":"members"}"#,
             r#"{"op":"ring"}"#,
             r#"{"op":"ring","roots":true}"#,
+            r#"{"op":"ring","key":"--roots"}"#,
             r#"{"op":"inspect","key":"k"}"#,
             r#"{"op":"history"}"#,
             r#"{"op":"hints"}"#,

@@ -20,3 +20,4 @@ mod alerts;
 mod refusals;
 mod strangers;
 mod shapes;
+mod ring;
