@@ -7,7 +7,7 @@ use crate::{
     causality::epochs::Life,
     clock::WallTime,
     merkle::branch::ItemKey,
-    replica::{Done, Replica, Rules, Work, apply, hints::HintLimits, startup, tree::Buckets},
+    replica::{Done, Replica, Work, apply, hints::HintLimits, rules::Rules, startup, tree::Buckets},
     store::{Store, StoreError, WriteTxn},
 };
 

@@ -12,9 +12,10 @@ use crate::{
     ident::{Key, Name, NodeId, OpId, Value},
     merkle::branch::ItemKey,
     replica::{
-        Done, HintRule, Query, Rules, StoreCounts, Work, answer,
+        Done, Query, StoreCounts, Work, answer,
         batch::Committer,
         hints::{HintFor, HintLimits, HintTotals, Swept},
+        rules::{HintRule, Rules},
         values::{Place, WriteRefused},
     },
     ring::token::{Partition, PartitionCount, Token},

@@ -19,7 +19,8 @@ use crate::{
     digest::Digest,
     ident::{Key, NodeId},
     replica::{
-        HintRule, startup,
+        rules::HintRule,
+        startup,
         values::{self, WriteRefused},
     },
     ring::token::{Partition, PartitionCount, Token},

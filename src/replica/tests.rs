@@ -13,9 +13,10 @@ use crate::{
     },
     merkle::branch::ItemKey,
     replica::{
-        Done, MergeRule, Query, Rules, StoreCounts, Work, answer,
+        Done, Query, StoreCounts, Work, answer,
         batch::Committer,
         hints::HintLimits,
+        rules::{MergeRule, Rules},
         startup,
         values::{KeyPage, Place, WriteRefused},
     },

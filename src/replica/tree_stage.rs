@@ -17,9 +17,10 @@ use crate::{
         packed,
     },
     replica::{
-        Done, Query, Rules, StoreCounts, Work, answer,
+        Done, Query, StoreCounts, Work, answer,
         batch::Committer,
         hints::HintLimits,
+        rules::Rules,
         tree::{self, BUCKET_COUNT, Tree},
         values::Place,
     },

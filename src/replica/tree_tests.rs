@@ -16,7 +16,9 @@ use crate::{
         packed,
     },
     replica::{
-        Done, Query, Rules, TreeRule, Work, tree,
+        Done, Query, Work,
+        rules::{Rules, TreeRule},
+        tree,
         tree_stage::{Side, all, exchange, exchange_of, item_key, key, name_of, nothing, twins},
     },
     ring::{

@@ -22,8 +22,9 @@ use crate::{
     limits::{OBJECT_LIMIT_BYTES, SCAN_PAGE_MAX, SIBLING_COUNT_MAX},
     merkle::branch::ItemHash,
     replica::{
-        Done, HintRule, MergeRule, Replica, TreeRule,
+        Done, Replica,
         hints::{self, HintFor},
+        rules::{HintRule, MergeRule, TreeRule},
         startup,
         tree::{self, Buckets},
     },

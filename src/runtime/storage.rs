@@ -21,7 +21,7 @@ use crate::{
     limits::BATCH_COUNT_MAX,
     merkle::branch::ItemKey,
     node::effect::Ticket,
-    replica::{Done, Query, Rules, StoreCounts, Work, answer, batch::Committer, hints::HintLimits},
+    replica::{Done, Query, StoreCounts, Work, answer, batch::Committer, hints::HintLimits, rules::Rules},
     runtime::clock::wall_time,
     store::{
         Store as _, StoreError,

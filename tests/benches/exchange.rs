@@ -26,7 +26,11 @@ use quorate::{
         packed,
     },
     replica::{
-        Done, Query, Rules, StoreCounts, TreeRule, Work, answer, batch::Committer, hints::HintLimits, values::Place,
+        Done, Query, StoreCounts, Work, answer,
+        batch::Committer,
+        hints::HintLimits,
+        rules::{Rules, TreeRule},
+        values::Place,
     },
     ring::{
         partition_set::PartitionSet,

@@ -26,7 +26,7 @@ use quorate::{
     ident::{Key, Name, OpId, Value},
     membership::change::{Parameters, Profile},
     merkle::branch::ItemKey,
-    replica::{Rules, Work, batch::Committer, hints::HintLimits},
+    replica::{Work, batch::Committer, hints::HintLimits, rules::Rules},
     ring::token::{Partition, PartitionCount, Token},
     runtime::{self, Notice, Running, Settings, handle::Handle},
     store::{

@@ -20,7 +20,7 @@ use quorate::{
         effect::{Caller, ClientId, Event, InboundId, News, OutboundId, SeedIndex, Ticket},
     },
     quorum::put::Hinting,
-    replica::{Query, Rules, hints::HintLimits},
+    replica::{Query, hints::HintLimits, rules::Rules},
     ring::token::PartitionCount,
     store::StoreError,
     wire::{

@@ -14,7 +14,7 @@ use quorate::{
     membership::change::Signer,
     node::{Node, effect::Ticket},
     replica::{
-        Done, Query, Rules, StoreCounts, Work, answer, apply, batch::Committer, hints::Hint, startup,
+        Done, Query, StoreCounts, Work, answer, apply, batch::Committer, hints::Hint, rules::Rules, startup,
         tree::BUCKET_COUNT, values,
     },
     ring::Ring,

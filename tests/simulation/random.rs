@@ -7,7 +7,7 @@ use quorate::{
     config::NodeRules,
     handoff::hints::DropRule,
     quorum::{QuorumRules, StandInRule, UnknownRule, put::Hinting},
-    replica::{HintRule, MergeRule, Rules},
+    replica::rules::{HintRule, MergeRule, Rules},
 };
 
 use crate::{

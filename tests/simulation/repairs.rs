@@ -9,7 +9,10 @@ use quorate::{
     merkle::CompareRule,
     node::effect::Event,
     quorum::put::Hinting,
-    replica::{Rules, TreeRule, hints::HintLimits},
+    replica::{
+        hints::HintLimits,
+        rules::{Rules, TreeRule},
+    },
     store::{Table, WriteTxn, memory::Snapshot, record, schema},
     wire::{
         administration::{ExchangeReport, Order, RepairScope},
@@ -467,13 +470,8 @@ impl Cluster {
         let get =
             Get { key: key_of(key), from: ReadFrom::Row(Consistency::One), scope: Scope::Sloppy, budget_ms: 5_000 };
         let ClientResponse::Found(found) = self.ask(node, ClientRequest::Get(get)) else { panic!("not found: {key}") };
-        let delete = Delete {
-            key: key_of(key),
-            context: found.context,
-            w: Consistency::One,
-            scope: Scope::Sloppy,
-            budget_ms: 5_000,
-        };
+        let (w, scope) = (Consistency::One, Scope::Sloppy);
+        let delete = Delete { key: key_of(key), context: found.context, w, scope, budget_ms: 5_000 };
         self.ask(node, ClientRequest::Delete(delete))
     }
 }

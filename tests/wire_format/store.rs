@@ -6,8 +6,9 @@ use quorate::{
     ident::{Key, Name, NodeId},
     merkle::branch::ItemKey,
     replica::{
-        Done, Query, Replica, Rules, StoreCounts, Work, answer, apply,
+        Done, Query, Replica, StoreCounts, Work, answer, apply,
         hints::{HintFor, HintLimits},
+        rules::Rules,
         startup::{self, InDoubt},
         tree::Buckets,
         values::Place,
