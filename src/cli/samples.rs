@@ -71,6 +71,7 @@ pub(crate) fn status(states: &[Reach]) -> Status {
         filling_partitions: 0,
         filled_partitions: 0,
         leftover_partitions: 0,
+        unsettled_partitions: 0,
         pairs: Vec::new(),
         alert_count: 0,
         counters: Vec::new(),

@@ -79,6 +79,7 @@ fn to_json(status: &Status, health: Health) -> Json {
             "held": status.held_partitions,
             "owned": status.owned_partitions,
             "filling": status.filling_partitions,
+            "unsettled": status.unsettled_partitions,
         },
         "replicas": status.parameters.map_or(0, |parameters| parameters.replicas),
         "keys": status.key_count,

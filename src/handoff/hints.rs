@@ -215,6 +215,11 @@ impl HintSchedule {
         self.on_wanted(None, now);
     }
 
+    /// For whom hints are kept, as far as is known.
+    pub fn targets(&self) -> impl Iterator<Item = &NodeId> {
+        self.targets.keys()
+    }
+
     /// Whether nothing is kept for anybody, as far as is known.
     pub fn is_empty(&self) -> bool {
         self.targets.is_empty()

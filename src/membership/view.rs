@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     digest::{Digest, Domain},
-    ident::{Name, NodeId},
+    ident::{Key, Name, NodeId},
     membership::{
         change::Parameters,
         configuration::{Configurations, is_same},
@@ -181,6 +181,11 @@ impl View {
         self.row(partition).contains(node) || is_bound()
     }
 
+    /// Whether `node` is to hold `key`.
+    pub fn holds_key(&self, node: &NodeId, key: &Key) -> bool {
+        self.ring.as_ref().is_some_and(|ring| self.holds(node, ring.partition_of(key)))
+    }
+
     /// What `node` is to hold, in ascending order.
     pub fn held_by(&self, node: &NodeId) -> impl Iterator<Item = Partition> {
         self.partitions().filter(move |partition| self.holds(node, *partition))
@@ -191,6 +196,22 @@ impl View {
         self.row(partition).contains(node)
             && !self.configurations.is_settled(partition)
             && !self.configurations.has_filled(&self.label, node, partition)
+    }
+
+    /// Whether `node` was removed, and is gone for ever.
+    pub fn bans(&self, node: &NodeId) -> bool {
+        self.rules.removal == RemovalRule::ForEver && self.removed.contains_key(node)
+    }
+
+    /// Partitions in which more than the present row counts still, in ascending order.
+    pub fn unsettled(&self) -> impl Iterator<Item = Partition> {
+        let is_settled = |it: Partition| self.configurations.is_settled(it) && self.other_rows(it).is_empty();
+        self.partitions().filter(move |partition| !is_settled(*partition))
+    }
+
+    /// Whether both say the same of every partition.
+    pub fn serves_as(&self, other: &View) -> bool {
+        self.digests == other.digests
     }
 
     /// Everybody who is in a present row together with `node`.

@@ -118,7 +118,7 @@ impl Node {
             Ok(Done::MergedAll { changed, left }) => {
                 self.counters.items_taken += changed;
                 asked.left.extend(left);
-                let chunk = take_chunk(&mut asked.given);
+                let chunk = take_chunk(&mut asked.given, |key| self.view.holds_key(&self.me, key));
                 if !chunk.is_empty() {
                     self.store(TicketUse::GivenIn(exchange), Work::MergeAll(chunk));
                 } else if let Some(query) = asked.query.take() {
@@ -256,12 +256,13 @@ impl Node {
         let questions = packed::read_questions(&step.questions.0).map_err(|_| ExchangeRefusal::Malformed)?;
         let query =
             Query::AnswerStep { partitions: Arc::clone(&asked.shared), comparison: asked.comparison, questions };
-        if step.items.is_empty() {
+        asked.given = VecDeque::from(step.items);
+        // What this node is to hold no more is left out: it may have dropped it already.
+        let chunk = take_chunk(&mut asked.given, |key| self.view.holds_key(&self.me, key));
+        if chunk.is_empty() {
             self.query(TicketUse::AnswerExchange(exchange), query);
         } else {
             asked.query = Some(query);
-            asked.given = VecDeque::from(step.items);
-            let chunk = take_chunk(&mut asked.given);
             self.store(TicketUse::GivenIn(exchange), Work::MergeAll(chunk));
         }
         Ok(())

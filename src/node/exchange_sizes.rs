@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 
-use crate::wire::exchange::{Answer, Item, Question};
+use crate::{
+    ident::Key,
+    wire::exchange::{Answer, Item, Question},
+};
 
 /// About how many bytes a question takes.
 pub(super) fn size_of_question(question: &Question) -> u64 {
@@ -29,11 +32,14 @@ const CHUNK_COUNT_MAX: usize = 256;
 /// See [`CHUNK_COUNT_MAX`].
 const CHUNK_BYTES_TARGET: u64 = 1 << 20;
 
-/// Takes the next objects to be merged, at least one if there are any.
-pub(super) fn take_chunk(items: &mut VecDeque<Item>) -> Vec<Item> {
+/// Takes the next objects to be merged, of those that are to be held here; at least one if there are any.
+pub(super) fn take_chunk(items: &mut VecDeque<Item>, is_held: impl Fn(&Key) -> bool) -> Vec<Item> {
     let (mut chunk, mut bytes) = (Vec::new(), 0);
     while chunk.len() < CHUNK_COUNT_MAX && bytes < CHUNK_BYTES_TARGET {
         let Some(item) = items.pop_front() else { break };
+        if !is_held(&item.key) {
+            continue;
+        }
         bytes += size_of_items(std::slice::from_ref(&item));
         chunk.push(item);
     }

@@ -232,11 +232,9 @@ impl Node {
                     let reason = "it sent what the two do not share".to_owned();
                     return self.finish_exchange(now, exchange, Outcome::Failed(reason));
                 }
-                let mut items = VecDeque::from(items);
-                let chunk = take_chunk(&mut items);
-                asking.stand = Stand::TakingIn(descent, Answer::Step(step), items);
+                asking.stand = Stand::TakingIn(descent, Answer::Step(step), VecDeque::from(items));
                 self.alarms.clear(&Alarm::Turn(exchange));
-                self.store(TicketUse::TakenIn(exchange), Work::MergeAll(chunk));
+                self.take_in(now, exchange, bytes);
             }
             Answer::Same | Answer::Differs(_) | Answer::Step(_) => {
                 asking.stand = Stand::Resting(descent, answer);
@@ -248,9 +246,6 @@ impl Node {
     /// What an answer brought is durable, or not.
     pub(super) fn on_taken_in(&mut self, now: Now, exchange: ExchangeId, result: Result<Done, StoreError>) {
         let Some(asking) = self.exchanging.asking.get_mut(&exchange) else { return };
-        let Stand::TakingIn(descent, answer, mut items) = std::mem::replace(&mut asking.stand, Stand::InStore) else {
-            return;
-        };
         let changed = match result {
             Ok(Done::MergedAll { changed, .. }) => changed,
             Ok(_) => unreachable!("a merge is answered by what it changed"),
@@ -258,10 +253,21 @@ impl Node {
         };
         self.counters.items_taken += changed;
         self.exchanging.repairing.note(&asking.errand.peer, changed, 0, 0);
-        let chunk = take_chunk(&mut items);
+        self.take_in(now, exchange, 0);
+    }
+
+    /// Has the next part of what an answer brought stored, if there is any; the answer had so many `bytes`. What this node is to
+    /// hold no more is left out: it may have dropped it already.
+    fn take_in(&mut self, now: Now, exchange: ExchangeId, bytes: u64) {
+        let Node { exchanging, view, me, .. } = self;
+        let Some(asking) = exchanging.asking.get_mut(&exchange) else { return };
+        let Stand::TakingIn(descent, answer, mut items) = std::mem::replace(&mut asking.stand, Stand::InStore) else {
+            return;
+        };
+        let chunk = take_chunk(&mut items, |key| view.holds_key(me, key));
         if chunk.is_empty() {
             asking.stand = Stand::Resting(descent, answer);
-            self.rest(now, exchange, 0);
+            self.rest(now, exchange, bytes);
         } else {
             asking.stand = Stand::TakingIn(descent, answer, items);
             self.store(TicketUse::TakenIn(exchange), Work::MergeAll(chunk));

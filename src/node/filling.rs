@@ -35,8 +35,14 @@ const HANDING_PARTITIONS_MAX: usize = 64;
 /// A statement that could not be made just now is tried again so much later.
 const MOMENT: Duration = Duration::from_millis(100);
 
+/// So long after a statement the last of its kind may follow.
+const LAST_STATEMENT_PAUSE: Duration = Duration::from_millis(200);
+
+/// How often those are asked what they know whose word is missing before old configurations are retired.
+const WITNESS_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What this node holds and is to hold no more.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Handing {
     /// Each partition with the members of its row that are known to hold all that is here.
     partitions: BTreeMap<Partition, BTreeSet<NodeId>>,
@@ -54,9 +60,14 @@ impl Handing {
         self.partitions.len()
     }
 
+    /// Nothing is known yet.
+    pub(super) fn new() -> Handing {
+        Handing { partitions: BTreeMap::new(), is_asking: false, is_stale: true, dropping: None }
+    }
+
     /// Whether it is certain that there is nothing.
     pub(super) fn is_over(&self) -> bool {
-        self.partitions.is_empty() && !self.is_asking && self.dropping.is_none()
+        self.partitions.is_empty() && !self.is_asking && !self.is_stale && self.dropping.is_none()
     }
 }
 
@@ -67,6 +78,17 @@ impl Node {
         filling.on_view(view, |partition| doubt.is_about(partition), now.instant);
         self.handing.is_stale = true;
         self.look_for_leftovers();
+        self.go_on_filling(now);
+    }
+
+    /// It is time to look whether something can be said: those whose word is missing are asked what they know.
+    pub(super) fn on_fill_alarm(&mut self, now: Now) {
+        if self.witnesses_due <= now.instant {
+            self.witnesses_due = now.instant + WITNESS_INTERVAL;
+            let witnesses = self.filling.witnesses();
+            let asked: Vec<NodeId> = witnesses.into_iter().filter(|node| self.identified.contains(node)).collect();
+            asked.into_iter().for_each(|node| self.reconcile_with(now, node));
+        }
         self.go_on_filling(now);
     }
 
@@ -118,7 +140,7 @@ impl Node {
     /// What this node has to say of partitions, if there is something.
     pub(super) fn next_statement(&mut self, now: Now) -> Option<ChangeKind> {
         let parameters = self.view.parameters?;
-        if now.instant < self.statement_due || !self.may_speak() {
+        if !self.may_speak() {
             return None;
         }
         let statement = |partitions: Vec<Partition>| Statement {
@@ -127,14 +149,21 @@ impl Node {
         };
         let retired: Vec<Partition> = self.filling.retired(now.instant).collect();
         let filled: Vec<Partition> = self.filling.filled().collect();
-        let kind = if !retired.is_empty() {
-            ChangeKind::Retired(statement(retired))
+        // Many partitions are told of at once: each change of the history costs everybody something. What is the last of its
+        // kind need not wait for more.
+        let (kind, is_last) = if !retired.is_empty() {
+            (ChangeKind::Retired(statement(retired)), self.filling.witnesses().is_empty())
         } else if !filled.is_empty() {
-            ChangeKind::Filled(statement(filled))
+            let is_last = filled.len() == self.filling.progress().0;
+            (ChangeKind::Filled(statement(filled)), is_last)
         } else {
             return None;
         };
-        // Many partitions are told of at once: each change of the history costs everybody something.
+        let due = if is_last { self.last_statement + LAST_STATEMENT_PAUSE } else { self.statement_due };
+        if now.instant < due {
+            return None;
+        }
+        self.last_statement = now.instant;
         self.statement_due = now.instant + self.config.statement_interval;
         Some(kind)
     }
@@ -181,8 +210,10 @@ impl Node {
 
     fn arm_filling(&mut self, now: Now) {
         let is_waiting = self.filling.filled().next().is_some() || self.filling.retired(now.instant).next().is_some();
-        let statement = is_waiting.then_some(self.statement_due.max(now.instant + MOMENT));
-        match self.filling.next_timeout(now.instant).into_iter().chain(statement).min() {
+        let statement = is_waiting.then_some(now.instant + MOMENT);
+        let wants_witness = !self.filling.witnesses().is_empty();
+        let question = wants_witness.then_some(self.witnesses_due.max(now.instant + MOMENT));
+        match self.filling.next_timeout(now.instant).into_iter().chain(statement).chain(question).min() {
             Some(due) => self.alarms.set(Alarm::Fill, due),
             None => drop(self.alarms.clear(&Alarm::Fill)),
         }

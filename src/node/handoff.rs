@@ -121,8 +121,7 @@ impl Node {
 
     /// Rows have changed: hints may have to go elsewhere.
     pub(super) fn on_rows_changed(&mut self, now: Now) {
-        self.schedule.on_rows_changed(now.instant);
-        self.arm_handoff();
+        self.readdress_hints(now);
         self.on_shares_changed(now);
     }
 
@@ -287,8 +286,19 @@ impl Node {
         !self.schedule.is_paused() && self.schedule.progress(node, now.instant).is_some_and(is_on_its_way)
     }
 
-    fn is_ready_for_hints(&self, target: &NodeId) -> bool {
-        self.identified.contains(target)
+    /// Whether what is kept for `target` can be delivered: to itself, or to others because it is no member any more, or because
+    /// this node is about to leave.
+    pub(super) fn is_ready_for_hints(&self, target: &NodeId) -> bool {
+        self.identified.contains(target) || !self.view.members.contains_key(target) || self.is_leaving()
+    }
+
+    /// What the history says of partitions has changed: hints may have to go elsewhere.
+    pub(super) fn readdress_hints(&mut self, now: Now) {
+        self.schedule.on_rows_changed(now.instant);
+        let targets = self.schedule.targets().filter(|target| self.is_ready_for_hints(target));
+        let targets: Vec<NodeId> = targets.copied().collect();
+        targets.iter().for_each(|target| self.schedule.on_up(target, 0.0, now.instant));
+        self.arm_handoff();
     }
 
     fn arm_handoff(&mut self) {

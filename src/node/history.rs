@@ -257,7 +257,7 @@ impl Node {
         if self.records.history.is_empty() || !self.records.to_author.is_empty() || is_being_said {
             return;
         }
-        if self.stopping.is_some() || self.view.removed.contains_key(&self.me) || !self.may_speak() {
+        if self.stopping.is_some() || self.view.bans(&self.me) || !self.may_speak() {
             return;
         }
         let profile = self.config.profile.clone();
@@ -348,17 +348,16 @@ impl Node {
     }
 
     fn on_history_grown(&mut self, now: Now, before: &Summary, batch: &Batch) {
-        let members_before: BTreeSet<NodeId> = self.view.members.keys().copied().collect();
-        let label_before = self.view.label.clone();
-        self.view = self.view.refold(&self.records.history);
+        let view = self.view.refold(&self.records.history);
+        let view_before = std::mem::replace(&mut self.view, view);
         let joined: Vec<NodeId> =
-            self.view.members.keys().filter(|node| !members_before.contains(node)).copied().collect();
+            self.view.members.keys().filter(|node| !view_before.members.contains_key(node)).copied().collect();
         for node in joined {
             self.tell(Event::MemberJoined(node));
             self.dial_member(now, node);
         }
-        let gone = members_before.into_iter().filter(|node| !self.view.members.contains_key(node));
-        gone.for_each(|node| self.effects.push_back(Effect::Tell(Event::MemberGone(node))));
+        let gone = view_before.members.keys().filter(|node| !self.view.members.contains_key(node));
+        gone.for_each(|node| self.effects.push_back(Effect::Tell(Event::MemberGone(*node))));
         if matches!(batch.origin, Origin::Here) {
             for change in self.records.history.since(before, CHANGES_PER_MESSAGE_MAX) {
                 if let ChangeKind::Founded(parameters) = &change.kind {
@@ -368,9 +367,11 @@ impl Node {
             }
         }
         self.become_member(now);
-        if self.view.label != label_before {
+        if self.view.label != view_before.label {
             self.co_owners = self.view.co_owners(&self.me);
             self.on_rows_changed(now);
+        } else if !self.view.serves_as(&view_before) {
+            self.readdress_hints(now);
         }
         self.on_view_changed(now);
         self.on_duties_changed(now);

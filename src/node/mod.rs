@@ -110,8 +110,11 @@ pub struct Node {
     handing: Handing,
     /// Peers that cannot vouch for what they hold, as they said last.
     doubters: BTreeSet<NodeId>,
-    /// When this node may next say something of partitions.
+    /// When this node may next say something of partitions, and when it last did.
     statement_due: Instant,
+    last_statement: Instant,
+    /// When it next asks those whose word is missing.
+    witnesses_due: Instant,
     /// The other members of the rows this node is in.
     co_owners: BTreeSet<NodeId>,
     identified: BTreeSet<NodeId>,
@@ -186,9 +189,11 @@ impl Node {
             doubt,
             alerts: Alerts::default(),
             filling: Filling::new(me, config.rules.filling),
-            handing: Handing::default(),
+            handing: Handing::new(),
             doubters: BTreeSet::new(),
             statement_due: now.instant,
+            last_statement: Instant(0),
+            witnesses_due: now.instant,
             co_owners,
             identified: BTreeSet::new(),
             dialling: Dialling::default(),

@@ -107,6 +107,10 @@ impl Node {
             return self.answer(asker, ClientResponse::Failed(Failure::Overloaded { detail }));
         }
         let Some(key) = request.key().cloned() else { return self.begin_keyless(now, asker, request) };
+        if self.stopping.is_some() {
+            let detail = "it is no member of the cluster any more; ask another node".to_owned();
+            return self.answer(asker, ClientResponse::Failed(Failure::Unavailable { detail }));
+        }
         let (access, consistency) = asked_of(&request);
         let Some(row) = self.row_of(&key, access, consistency) else {
             let detail = "it has not found its cluster yet; try again soon, or another node".to_owned();
@@ -146,6 +150,9 @@ impl Node {
             (State::Putting { .. }, Ok(Response::Unknown { partition })) => {
                 self.with_put(now, number, |op, reach| op.on_not_held(&from, partition, reach));
             }
+            (State::Putting { .. }, Ok(Response::Refused(Refusal::NotAMember))) => {
+                self.with_put(now, number, |op, _| op.on_other_history(&from));
+            }
             (State::Putting { .. }, _) => self.with_put(now, number, |op, reach| op.on_failed(&from, reach)),
             (State::Getting(_) | State::Inspecting(_), Ok(Response::Object { object, partition })) => {
                 let held = Held::Object(object);
@@ -157,6 +164,9 @@ impl Node {
             }
             (State::Getting(_) | State::Inspecting(_), Ok(Response::Unknown { partition })) => {
                 self.with_get(now, number, |op, reach| op.on_unknown(&from, partition, reach));
+            }
+            (State::Getting(_) | State::Inspecting(_), Ok(Response::Refused(Refusal::NotAMember))) => {
+                self.with_get(now, number, |op, _| op.on_other_history(&from));
             }
             (State::Getting(_) | State::Inspecting(_), _) => {
                 self.with_get(now, number, |op, reach| op.on_failed(&from, reach));

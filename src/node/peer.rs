@@ -43,7 +43,7 @@ impl Node {
                 let Some(partition) = self.partition_of(&key) else {
                     return self.refuse(inbound, Refusal::NotAMember);
                 };
-                if self.config.hinting == Hinting::Off {
+                if self.config.hinting == Hinting::Off || self.is_leaving() || self.stopping.is_some() {
                     return self.refuse(inbound, Refusal::HintsFull);
                 }
                 if !self.view.members.contains_key(&target) {

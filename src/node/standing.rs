@@ -32,24 +32,28 @@ impl Node {
 
     /// The view has changed, or what it holds: it may be at an end.
     pub(super) fn look_at_own_standing(&mut self, now: Now) {
-        if self.view.removed.contains_key(&self.me) {
+        if self.view.bans(&self.me) {
             return self.stop(Stop::Removed);
         }
         if self.stopping == Some(Stop::Left) || !self.is_leaving() {
             return;
         }
         let is_free = self.view.held_by(&self.me).next().is_none();
-        if is_free && self.handing.is_over() && self.schedule.is_empty() {
+        let keeps_hints = !self.schedule.is_empty() || self.tickets.values().any(|it| it.hint_target().is_some());
+        if is_free && self.handing.is_over() && !keeps_hints && self.operations.len() == 0 {
             self.stopping = Some(Stop::Left);
             self.author(now, ChangeKind::Left);
         }
     }
 
-    /// It has said that it left: others are told before it stops.
+    /// It has said that it left: somebody must know before it stops, or it would be waited for in vain.
     pub(super) fn on_left(&mut self, now: Now) {
+        if self.view.members.is_empty() {
+            return self.stop(Stop::Left);
+        }
         let peers: Vec<NodeId> = self.identified.iter().copied().collect();
         peers.into_iter().for_each(|peer| self.reconcile_with(now, peer));
-        self.alarms.set(Alarm::Stop, now.instant + self.config.peer_timeout);
+        self.alarms.set(Alarm::Stop, now.instant + self.config.reconcile_interval);
     }
 
     /// Somebody knows all that this node does: if it has left, it may go.
@@ -59,10 +63,10 @@ impl Node {
         }
     }
 
-    /// It is time to go, whether others know or not: they hear of it from whoever does.
-    pub(super) fn on_stop_due(&mut self) {
-        if let Some(stop) = self.stopping {
-            self.stop(stop);
+    /// Others may not have heard that it has left.
+    pub(super) fn on_stop_due(&mut self, now: Now) {
+        if self.stopping == Some(Stop::Left) && !self.has_stopped && !self.view.members.contains_key(&self.me) {
+            self.on_left(now);
         }
     }
 

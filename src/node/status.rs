@@ -59,6 +59,7 @@ impl Node {
             filling_partitions: partitions(to_fill),
             filled_partitions: u32::try_from(filled).unwrap_or(u32::MAX),
             leftover_partitions: partitions(self.handing.len()),
+            unsettled_partitions: partitions(self.view.unsettled().count()),
             pairs: self.pair_statuses(now),
             alert_count: u32::try_from(self.alerts.standing().len()).expect("two for each member, and two"),
             counters: self.counters_with(counts),

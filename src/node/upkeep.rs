@@ -42,7 +42,7 @@ pub(super) enum Alarm {
     Handoff,
     /// Look how old hints are, and whether partitions are marked.
     LookAtHints,
-    /// It has waited long enough for others to know that it has left.
+    /// Others are to be told again that it has left.
     Stop,
     /// Something may be said of partitions, or another source asked for them.
     Fill,
@@ -125,8 +125,8 @@ impl Node {
             Alarm::Slow(number) => self.on_operation_slow(now, number),
             Alarm::Handoff => self.on_handoff_alarm(now),
             Alarm::LookAtHints => self.look_at_hints(now),
-            Alarm::Stop => self.on_stop_due(),
-            Alarm::Fill => self.go_on_filling(now),
+            Alarm::Stop => self.on_stop_due(now),
+            Alarm::Fill => self.on_fill_alarm(now),
             Alarm::Exchange => self.begin_due_exchange(now),
             Alarm::Turn(exchange) => self.on_turn_due(now, exchange),
             Alarm::Check => self.check_next(now),
@@ -161,6 +161,10 @@ impl Node {
             self.effects.push_back(Effect::Disconnect(node));
         }
         self.check_alerts(now);
+        // Nothing tells that a source can be asked again.
+        self.go_on_filling(now);
+        // Nothing tells of the last hint or operation that a leaver waits for.
+        self.look_at_own_standing(now);
         if self.records.store_failure().is_some() && self.is_probe_due(now) {
             // Otherwise a store that nobody writes to would stay failed for ever.
             self.store(TicketUse::Unwatched, Work::Probe);
@@ -201,9 +205,11 @@ impl Node {
 
     pub(super) fn on_lost(&mut self, now: Now, node: NodeId) {
         self.liveness.on_lost(node, now.instant);
-        self.schedule.on_down(&node);
-        self.on_exchange_peer_lost(now, &node);
         let was_identified = self.identified.remove(&node);
+        if !self.is_ready_for_hints(&node) {
+            self.schedule.on_down(&node);
+        }
+        self.on_exchange_peer_lost(now, &node);
         let waiting: Vec<OutboundId> =
             self.outbounds.iter().filter(|(_, waiting)| waiting.to == node).map(|(outbound, _)| *outbound).collect();
         for outbound in waiting {

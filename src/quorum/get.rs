@@ -159,6 +159,14 @@ impl GetOp {
         }
     }
 
+    /// `node` does not know the coordinator as a member.
+    pub fn on_other_history(&mut self, node: &NodeId) -> Vec<GetEffect> {
+        match self.tally.record_other(node) {
+            Recorded::OtherHistory => vec![GetEffect::Reconcile(*node)],
+            Recorded::Counted | Recorded::Ignored => Vec::new(),
+        }
+    }
+
     /// `node` does not answer, or refuses.
     pub fn on_failed(&mut self, node: &NodeId, is_reachable: impl Fn(&NodeId) -> bool) -> Vec<GetEffect> {
         self.tally.fail(node);

@@ -159,6 +159,11 @@ impl PutOp {
         if partition == self.tally.row().partition {
             return self.on_failed(node, is_reachable);
         }
+        self.on_other_history(node)
+    }
+
+    /// `node` does not know the coordinator as a member, or is under another history for sure.
+    pub fn on_other_history(&mut self, node: &NodeId) -> Vec<PutEffect> {
         match self.tally.record_other(node) {
             Recorded::OtherHistory => vec![PutEffect::Reconcile(*node)],
             Recorded::Counted | Recorded::Ignored => Vec::new(),

@@ -282,6 +282,8 @@ pub struct Status {
     pub filled_partitions: u32,
     /// Partitions it holds something of and is to hold no more: being handed over.
     pub leftover_partitions: u32,
+    /// Partitions in which more than the present row counts still.
+    pub unsettled_partitions: u32,
     /// How it and each other of its rows stand, by id.
     pub pairs: Vec<PairStatus>,
     /// Alerts that stand.

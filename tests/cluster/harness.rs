@@ -73,7 +73,8 @@ pub(crate) async fn wait_for_members(handle: &Handle, count: usize) {
         loop {
             let status = status(handle).await;
             let up = status.members.iter().filter(|member| member.state == quorate::wire::client::Reach::Up).count();
-            if status.members.len() == count && up == count {
+            // With all there and up, what they are to hold is soon where it belongs.
+            if status.members.len() == count && up == count && status.unsettled_partitions == 0 {
                 return;
             }
             async_std::task::yield_now().await;

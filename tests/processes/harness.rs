@@ -177,6 +177,20 @@ impl Home {
             last.as_array().is_some_and(|members| members.iter().filter(up).count() == count)
         });
         assert!(is_so, "{} does not see {count} members up: {last:#}", node.name);
+        if last.as_array().is_some_and(|members| members.len() == count) {
+            self.wait_settled(node);
+        }
+    }
+
+    /// Waits until every partition is held by its row and nothing else counts.
+    #[track_caller]
+    pub(crate) fn wait_settled(&self, node: &Node) {
+        let mut last = Json::Null;
+        let is_so = poll(|| {
+            last = self.ask(node, &["status"]).json();
+            last["partitions"]["unsettled"] == 0
+        });
+        assert!(is_so, "{} is not settled: {:#}", node.name, last["partitions"]);
     }
 
     /// A shell of `node`.

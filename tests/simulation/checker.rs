@@ -12,6 +12,7 @@ use quorate::{
     digest::Digest,
     ident::{Key, OpId, Value},
     limits::OPERATION_COUNT_MAX,
+    node::effect::Stop,
     ring::{Ring, token::Partition},
 };
 
@@ -52,6 +53,12 @@ pub(crate) enum Violation {
     NeverAnswered { count: usize },
     /// Members that can all reach each other have different histories.
     HistoriesDiffer { node: usize, members: usize },
+    /// A node that was removed for ever still serves, or is taken for a member.
+    RemovedAndBack { node: usize },
+    /// An operation failed though everybody was up.
+    Unavailable { key: Key },
+    /// A bucket of a tree had to be put right, though nobody has damaged it.
+    Mended { node: usize, count: u64 },
     /// Something is still to be filled, retired or handed over though everybody has been up for long.
     Unsettled { node: usize, partition: Partition },
     /// Primaries hold different objects.
@@ -154,16 +161,42 @@ pub(crate) fn has_deleted(object: &Object, clock: &VersionVector) -> bool {
 
 /// The machines of the members of the row of `key`, as the first node that is up knows it.
 pub(crate) fn primaries<'a>(cluster: &'a Cluster, key: &Key) -> Vec<&'a Machine> {
-    let ring = (0..cluster.machines.len()).find_map(|index| cluster.node(index)?.view().ring.clone());
-    let Some(ring) = ring else { return Vec::new() };
+    let Some(ring) = first_ring(cluster) else { return Vec::new() };
     let row = ring.row(ring.partition_of(key)).to_vec();
     cluster.machines.iter().filter(|machine| row.contains(&machine.id)).collect()
 }
 
+/// The ring of the first node that is up.
+pub(crate) fn first_ring(cluster: &Cluster) -> Option<Arc<Ring>> {
+    (0..cluster.machines.len()).find_map(|index| cluster.node(index)?.view().ring.clone())
+}
+
+/// The first node that had to put a bucket of its tree right, though nobody has damaged one.
+pub(crate) fn mended(cluster: &Cluster) -> Option<Violation> {
+    (0..cluster.machines.len()).find_map(|node| {
+        let count = cluster.node(node)?.counters().buckets_mended;
+        (count > 0).then_some(Violation::Mended { node, count })
+    })
+}
+
+/// The first node that is up whose history is not that of the first.
+pub(crate) fn histories_differ(cluster: &Cluster) -> Option<Violation> {
+    let mut first = None;
+    cluster.machines.iter().enumerate().find_map(|(node, machine)| {
+        let known = &machine.process.as_ref()?.node;
+        let digest = known.history_digest();
+        let members = known.view().members.len();
+        (*first.get_or_insert(digest) != digest).then_some(Violation::HistoriesDiffer { node, members })
+    })
+}
+
 /// The first node with a key among its own data in whose row it is not.
 pub(crate) fn misplaced(cluster: &Cluster) -> Option<Violation> {
-    let ring = cluster.node(0)?.view().ring.clone()?;
+    let ring = first_ring(cluster)?;
     let of_machine = |(node, machine): (usize, &Machine)| {
+        if machine.ended == Some(Stop::Removed) {
+            return None;
+        }
         let is_foreign = |key: &Key| !ring.row(ring.partition_of(key)).contains(&machine.id);
         machine.keys().into_iter().find(is_foreign).map(|key| Violation::Misplaced { node, key })
     };
@@ -172,7 +205,8 @@ pub(crate) fn misplaced(cluster: &Cluster) -> Option<Violation> {
 
 /// The first node that still keeps hints.
 pub(crate) fn hints_left(cluster: &Cluster) -> Option<Violation> {
-    let counts = cluster.machines.iter().map(|machine| machine.hints().len()).enumerate();
+    let counts = cluster.machines.iter().map(|machine| (machine.hints().len(), machine.ended)).enumerate();
+    let counts = counts.filter(|(_, (_, ended))| *ended != Some(Stop::Removed)).map(|(node, (count, _))| (node, count));
     let mut left = counts.filter(|(_, count)| *count > 0);
     left.next().map(|(node, count)| Violation::HintsLeft { node, count })
 }
@@ -212,7 +246,7 @@ pub(crate) fn difference(cluster: &Cluster) -> Option<Violation> {
 
 /// The first key of which the primaries hold different objects.
 pub(crate) fn differing_replicas(cluster: &Cluster) -> Option<Violation> {
-    let ring = cluster.node(0)?.view().ring.clone()?;
+    let ring = first_ring(cluster)?;
     for key in all_keys(cluster) {
         let row = ring.row(ring.partition_of(&key));
         let mut objects =

@@ -110,6 +110,7 @@ pub(crate) enum Happening {
     Queried { node: usize, life: u64, ticket: Ticket, query: Query },
     Exchange(ExchangeHappening),
     Start { node: usize },
+    End { node: usize, life: u64 },
     LookAround,
     Wake(u64),
 }
@@ -154,6 +155,8 @@ pub(crate) struct Cluster {
     pub(crate) asked: BTreeMap<u64, usize>,
     request_count: u64,
     pub(crate) trace: Option<blake3::Hasher>,
+    /// Members come and go.
+    pub(crate) rows_change: bool,
 }
 
 impl Cluster {
@@ -200,6 +203,7 @@ impl Cluster {
             asked: BTreeMap::new(),
             request_count: 0,
             trace: setup.is_traced.then(blake3::Hasher::new),
+            rows_change: false,
         };
         cluster.later(10, Happening::LookAround);
         cluster
@@ -263,7 +267,7 @@ impl Cluster {
 
     /// Switches a computer on. A disk that fails delays it.
     pub(crate) fn start(&mut self, index: usize) {
-        if self.is_up(index) {
+        if self.is_up(index) || self.machines[index].ended.is_some() || self.machines[index].is_lost {
             return;
         }
         let seed = self.dice.bytes();
@@ -314,7 +318,11 @@ impl Cluster {
             | Happening::Committed { node, .. }
             | Happening::Queried { node, .. } => *node,
             Happening::Exchange(happening) => happening.node(),
-            Happening::Dialled { .. } | Happening::Start { .. } | Happening::LookAround | Happening::Wake(_) => {
+            Happening::Dialled { .. }
+            | Happening::Start { .. }
+            | Happening::End { .. }
+            | Happening::LookAround
+            | Happening::Wake(_) => {
                 return 0;
             }
         };
@@ -367,6 +375,11 @@ impl Cluster {
             }
             Happening::Exchange(happening) => self.happen_in_exchange(happening),
             Happening::Start { node } => self.start(node),
+            Happening::End { node, life } => {
+                if self.lives(node, life) {
+                    self.stop(node);
+                }
+            }
             Happening::LookAround => self.look_around(),
             Happening::Wake(what) => self.outcomes.push_back(Outcome::Woken(what)),
         }

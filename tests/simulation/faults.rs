@@ -2,7 +2,7 @@
 
 use quorate::store::{Store, WriteTxn, memory::Snapshot};
 
-use crate::{cluster::Cluster, workload::Trust};
+use crate::{cluster::Cluster, machine::Machine, workload::Trust};
 
 /// The wake-up call of the faults; clients have smaller numbers.
 pub(crate) const FAULT: u64 = 1 << 32;
@@ -104,9 +104,11 @@ pub(crate) fn isolate(cluster: &mut Cluster, index: usize) {
 /// Mends the network and the disks, and starts whoever is off.
 pub(crate) fn heal(cluster: &mut Cluster) {
     cluster.network.mend_all();
-    for machine in &cluster.machines {
-        // Uses up a failure that was to come.
-        let _ = machine.store.write().and_then(WriteTxn::commit);
-    }
+    cluster.machines.iter().for_each(repair_disk);
     (0..cluster.machines.len()).for_each(|index| cluster.start(index));
+}
+
+/// Uses up a failure that was to come.
+pub(crate) fn repair_disk(machine: &Machine) {
+    let _ = machine.store.write().and_then(WriteTxn::commit);
 }

@@ -12,7 +12,10 @@ use quorate::{
     ident::{Key, NodeId},
     limits::BATCH_COUNT_MAX,
     membership::change::Signer,
-    node::{Node, effect::Ticket},
+    node::{
+        Node,
+        effect::{Stop, Ticket},
+    },
     replica::{
         Done, Query, StoreCounts, Work, answer, apply, batch::Committer, hints::Hint, rules::Rules, startup,
         tree::BUCKET_COUNT, values,
@@ -50,6 +53,10 @@ pub(crate) struct Machine {
     pub(crate) wall_skew_ms: u64,
     /// Until when it stands still, process, disk and all.
     pub(crate) paused_until_ms: u64,
+    /// Its node has said that it serves no more, and why: it is not started again.
+    pub(crate) ended: Option<Stop>,
+    /// It is gone for good, disk and all.
+    pub(crate) is_lost: bool,
     /// The ring it was last seen with.
     pub(crate) ring: Option<Arc<Ring>>,
     signer: Signer,
@@ -78,11 +85,19 @@ impl Machine {
             life: 0,
             wall_skew_ms: 0,
             paused_until_ms: 0,
+            ended: None,
+            is_lost: false,
             ring: None,
             signer,
             rules,
             acknowledge,
         }
+    }
+
+    /// It is gone for good: nothing is left of its disk.
+    pub(crate) fn lose_disk(&mut self) {
+        self.is_lost = true;
+        self.store = MemoryStore::new();
     }
 
     /// Both clocks, `true_ms` after the simulation began.

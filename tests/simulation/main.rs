@@ -19,9 +19,12 @@ mod faults;
 mod model;
 mod checker;
 mod run;
+mod changes;
+mod run_changes;
 
 mod random;
 mod stage;
 mod scenarios;
 mod outages;
 mod repairs;
+mod coming_and_going;

@@ -22,7 +22,7 @@ use crate::{
 const SEED_COUNT: u64 = 60;
 
 /// Seeds to play: the one asked for, so many fresh ones, or the first `count`.
-fn seeds(count: u64) -> Vec<u64> {
+pub(crate) fn seeds(count: u64) -> Vec<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     if let Some(seed) = number("QUORATE_SEED") {
         return vec![seed];

@@ -76,6 +76,7 @@ impl Play<'_> {
         self.cluster.network.weather = match plan.trust {
             Trust::Full | Trust::OneStoreLost => Weather::FOUL,
             Trust::Unsettled => Weather::STORM,
+            Trust::Changing | Trust::ChangingAndLost => unreachable!("those have runs of their own"),
         };
         let n = count.min(usize::from(plan.setup.replicas));
         self.workload = Some(Workload::new(plan.clients, n, plan.trust, self.cluster));

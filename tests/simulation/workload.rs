@@ -12,7 +12,9 @@ use quorate::{
         version_vector::VersionVector,
     },
     ident::Key,
-    wire::client::{ClientRequest, ClientResponse, Consistency, Delete, Failure, Get, Put, ReadFrom, Scope, Stored},
+    wire::client::{
+        ClientRequest, ClientResponse, Consistency, Delete, Failure, Found, Get, Put, ReadFrom, Scope, Stored,
+    },
 };
 
 use crate::{
@@ -31,6 +33,26 @@ pub(crate) enum Trust {
     OneStoreLost,
     /// Members come and go before data can move: nothing is owed to clients.
     Unsettled,
+    /// Members come and go: everything is owed, and strict quorums overlap.
+    Changing,
+    /// The same, and now and then a node is lost with its disk: only what two stores held when it was acknowledged is owed.
+    ChangingAndLost,
+}
+
+impl Trust {
+    /// Members come and go.
+    fn is_changing(self) -> bool {
+        matches!(self, Trust::Changing | Trust::ChangingAndLost)
+    }
+}
+
+/// What is said when an operation fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Nothing: there are faults.
+    Endless,
+    /// That it must not: a quorum of everything is up.
+    None,
 }
 
 /// The clients of a run.
@@ -45,6 +67,9 @@ pub(crate) struct Workload {
     cold_count: u64,
     context_key: ContextKey,
     is_over: bool,
+    pub(crate) patience: Patience,
+    /// Islands have not become one yet: reads on one need not see what was written on another.
+    pub(crate) is_merging: bool,
 }
 
 #[derive(Default)]
@@ -92,7 +117,20 @@ impl Workload {
             cold_count: 0,
             context_key: ContextKey::of(&cluster_name(), None),
             is_over: false,
+            patience: Patience::Endless,
+            is_merging: false,
         }
+    }
+
+    /// What strict quorums have acknowledged of `key`: any strict quorum must have seen it.
+    pub(crate) fn strict_demand(&self, key: &Key) -> Demand {
+        self.model.demand(key, 1, self.n)
+    }
+
+    /// Whether an answer shows all that is demanded.
+    pub(crate) fn has_seen(&self, key: &Key, found: &Found, demand: &Demand) -> bool {
+        let seen = found.context.open(key, &self.context_key).expect("the context is of this key");
+        demand.is_met_by(seen.clock())
     }
 
     /// No new operations from now on.
@@ -153,7 +191,9 @@ impl Workload {
     }
 
     fn draw(&mut self, cluster: &mut Cluster, client: usize) -> Action {
-        let budget_ms = u32::try_from(cluster.dice.between(500, 4_000)).expect("a few seconds");
+        // Without faults disks are slow now and then all the same: whoever must be served is given the time it takes.
+        let (least_ms, most_ms) = if self.patience == Patience::None { (4_000, 5_000) } else { (500, 4_000) };
+        let budget_ms = u32::try_from(cluster.dice.between(least_ms, most_ms)).expect("a few seconds");
         match cluster.dice.below(100) {
             0..25 => {
                 self.cold_count += 1;
@@ -209,7 +249,13 @@ impl Workload {
     fn read(&mut self, cluster: &mut Cluster, key: Key, budget_ms: u32) -> Action {
         let Asked { w: r, scope } = asked(cluster);
         // Of a sloppy quorum it is only known that it overlaps with others when nobody is away.
-        let r_primaries = if scope == Scope::Strict { needed(r, self.n) } else { 0 };
+        let r_primaries = match scope {
+            Scope::Strict if self.is_merging => 0,
+            // Any two quorums overlap, whatever the rows: those are told to be held by all.
+            Scope::Strict if self.trust.is_changing() => usize::from(is_majority(r)),
+            Scope::Strict => needed(r, self.n),
+            Scope::Sloppy => 0,
+        };
         let demand = self.model.demand(&key, r_primaries, self.n);
         let somebody_knows = somebody_knows(cluster, &key);
         let request = ClientRequest::Get(Get { key: key.clone(), from: ReadFrom::Row(r), scope, budget_ms });
@@ -229,7 +275,8 @@ impl Workload {
             }
             (Action::Read { key, demand, somebody_knows: knew, .. }, ClientResponse::Found(found)) => {
                 let seen = found.context.open(key, &self.context_key).expect("the context is of this key");
-                if self.trust == Trust::Full && !demand.is_met_by(seen.clock()) {
+                let is_checked = self.trust == Trust::Full || self.trust.is_changing();
+                if is_checked && !demand.is_met_by(seen.clock()) {
                     cluster.checker.report(Violation::StaleRead { key: key.clone() });
                 }
                 let is_absent = found.siblings.is_empty() && seen.clock().is_empty();
@@ -240,7 +287,10 @@ impl Workload {
                 self.remember(client, Known { key: key.clone(), context: found.context, shown });
             }
             (_, ClientResponse::Failed(Failure::TooLarge { .. } | Failure::InvalidContext { .. })) => {}
-            (_, ClientResponse::Failed(_)) => self.consider_retry(cluster, client, action),
+            (_, ClientResponse::Failed(failure)) => {
+                self.note_failure(cluster, &action, &failure);
+                self.consider_retry(cluster, client, action);
+            }
             (_, other) => panic!("{other:?} answers something else"),
         }
     }
@@ -273,12 +323,18 @@ impl Workload {
             other => panic!("{other:?} is no write"),
         };
         let is_owed = match self.trust {
-            Trust::Full => true,
+            Trust::Full | Trust::Changing => true,
             // The client was told a clock too, which may be of more than this write.
-            Trust::OneStoreLost => stores.min(Checker::stores_of_clock(&cluster.machines, key, &clock)) >= 2,
+            Trust::OneStoreLost | Trust::ChangingAndLost => {
+                stores.min(Checker::stores_of_clock(&cluster.machines, key, &clock)) >= 2
+            }
             Trust::Unsettled => false,
         };
-        let told = usize::from(stored.primaries);
+        let told = match self.trust {
+            Trust::Full | Trust::OneStoreLost | Trust::Unsettled => usize::from(stored.primaries),
+            Trust::Changing | Trust::ChangingAndLost if asked.scope == Scope::Strict && is_majority(asked.w) => self.n,
+            Trust::Changing | Trust::ChangingAndLost => 0,
+        };
         if self.trust == Trust::Full && stores < needed {
             cluster.checker.report(Violation::NotDurable { write: id, stores, needed });
         }
@@ -292,6 +348,23 @@ impl Workload {
                 clock.raise(dot.actor, dot.counter);
             }
             self.model.note_acknowledged(id, key, told, &clock, context.unwrap_or_default().clock());
+        }
+    }
+
+    /// Without faults nothing that a majority can do may fail.
+    fn note_failure(&mut self, cluster: &mut Cluster, action: &Action, failure: &Failure) {
+        let is_unmet = matches!(failure, Failure::QuorumNotMet { .. } | Failure::TimedOut { .. });
+        let (Action::Write { request, .. } | Action::Read { request, .. }) = action;
+        let asked = match request {
+            ClientRequest::Put(put) => put.w,
+            ClientRequest::Delete(delete) => delete.w,
+            ClientRequest::Get(Get { from: ReadFrom::Row(r), .. }) => *r,
+            _ => Consistency::All,
+        };
+        let is_owed = matches!(asked, Consistency::One | Consistency::Quorum);
+        if self.patience == Patience::None && is_unmet && is_owed {
+            let key = request.key().expect("every request of a client has a key").clone();
+            cluster.checker.report(Violation::Unavailable { key });
         }
     }
 
@@ -341,6 +414,11 @@ fn consistency(cluster: &mut Cluster) -> Consistency {
         7..9 => Consistency::All,
         _ => Consistency::Count(2),
     }
+}
+
+/// Whether it is a majority of whatever row at least.
+fn is_majority(consistency: Consistency) -> bool {
+    matches!(consistency, Consistency::Quorum | Consistency::All)
 }
 
 const HOT_KEY_COUNT: u64 = 6;

@@ -341,6 +341,7 @@ fn status() -> Status {
         filling_partitions: 5,
         filled_partitions: 7,
         leftover_partitions: 9,
+        unsettled_partitions: 11,
         pairs: pairs(),
         alert_count: 1,
         counters: vec![("hints_kept".to_owned(), 9)],

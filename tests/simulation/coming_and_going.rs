@@ -1,0 +1,149 @@
+//! Members that come and go in random runs, and the bugs that such runs must find.
+
+use std::time::Instant;
+
+use quorate::{
+    config::NodeRules,
+    handoff::filling::{ChangeRule, FillingRules, RetirementRule, SourceRule},
+    membership::view::{IslandRule, KeepRule, PlacementRules, RemovalRule},
+    quorum::{AnswerRule, HearRule, QuorumRules},
+};
+
+use crate::{
+    changes::{ChangeCounts, ChangePlan, run},
+    checker::Violation,
+    random::seeds,
+};
+
+/// How many seeds the ordinary test plays.
+const SEED_COUNT: u64 = 60;
+
+/// Within so many seeds each planted bug must show.
+const CATCH_SEED_COUNT: u64 = 400;
+
+#[test]
+fn members_that_come_and_go_in_the_middle_of_everything_lose_nothing() {
+    play(ChangePlan::ordinary);
+}
+
+#[test]
+fn what_strict_quorums_have_acknowledged_is_seen_by_all_others_though_nothing_but_filling_moves_it() {
+    play(ChangePlan::bare);
+}
+
+#[track_caller]
+fn play(plan: fn(u64) -> ChangePlan) {
+    let begun = Instant::now();
+    let seeds = seeds(SEED_COUNT);
+    let (mut operations, mut steps, mut counts) = (0, 0, ChangeCounts::default());
+    for seed in &seeds {
+        let (report, changes) = run(*seed, &plan(*seed));
+        assert_eq!(report.violation, None, "seed {seed} fails; replay it with QUORATE_SEED={seed}");
+        operations += report.operations;
+        steps += report.steps;
+        counts.add(&changes);
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    println!(
+        "{} runs, {operations} operations, {steps} steps in {seconds:.1} s: {:.1} runs a second; {counts:?}",
+        seeds.len(),
+        seeds.len() as f64 / seconds
+    );
+    assert!(operations > 10_000 || seeds.len() < 40, "{operations} operations prove little");
+}
+
+/// Whether what was broken is what clients or operators were promised, and not only that a run did not come to its end.
+fn is_promise(violation: &Violation) -> bool {
+    matches!(
+        violation,
+        Violation::StaleRead { .. }
+            | Violation::Lost { .. }
+            | Violation::Forgotten { .. }
+            | Violation::Returned { .. }
+            | Violation::ReplicasDiffer { .. }
+            | Violation::Misplaced { .. }
+            | Violation::Unsettled { .. }
+            | Violation::Unavailable { .. }
+            | Violation::RemovedAndBack { .. }
+    )
+}
+
+#[track_caller]
+fn catch(what: &str, rules: NodeRules) {
+    for seed in 1..=CATCH_SEED_COUNT {
+        let (report, _) = run(seed, &ChangePlan::with_rules(seed, rules));
+        if let Some(violation) = report.violation.filter(is_promise) {
+            println!("{what}: seed {seed}: {violation:?}");
+            return;
+        }
+    }
+    panic!("{what}: {CATCH_SEED_COUNT} seeds did not show it");
+}
+
+fn with_quorum(quorum: QuorumRules) -> NodeRules {
+    NodeRules { quorum, ..NodeRules::sound() }
+}
+
+fn with_filling(filling: FillingRules) -> NodeRules {
+    NodeRules { filling, ..NodeRules::sound() }
+}
+
+fn with_placement(placement: PlacementRules) -> NodeRules {
+    NodeRules { placement, ..NodeRules::sound() }
+}
+
+#[test]
+fn writes_that_hear_from_active_configurations_only_are_caught() {
+    catch("W of the active only", with_quorum(QuorumRules { writes: HearRule::ActiveOnly, ..QuorumRules::sound() }));
+}
+
+#[test]
+fn writes_that_hear_from_the_present_row_only_are_caught() {
+    catch("W of the row only", with_quorum(QuorumRules { writes: HearRule::PresentOnly, ..QuorumRules::sound() }));
+}
+
+#[test]
+fn reads_that_hear_from_the_present_row_only_are_caught() {
+    catch("R of the row only", with_quorum(QuorumRules { reads: HearRule::PresentOnly, ..QuorumRules::sound() }));
+}
+
+#[test]
+fn answers_under_any_history_are_caught() {
+    catch("digest ignored", with_quorum(QuorumRules { answers: AnswerRule::AnyHistory, ..QuorumRules::sound() }));
+}
+
+#[test]
+fn filling_from_one_less_is_caught() {
+    catch("K - 1", with_filling(FillingRules { sources: SourceRule::OneLess, ..FillingRules::sound() }));
+}
+
+#[test]
+fn filling_from_a_majority_of_the_survivors_is_caught() {
+    catch("K of survivors", with_filling(FillingRules { sources: SourceRule::OfSurvivors, ..FillingRules::sound() }));
+}
+
+#[test]
+fn filling_that_does_not_begin_anew_is_caught() {
+    catch("no restart", with_filling(FillingRules { changes: ChangeRule::GoOn, ..FillingRules::sound() }));
+}
+
+#[test]
+fn retiring_without_a_check_is_caught() {
+    catch("no check", with_filling(FillingRules { retirement: RetirementRule::AtOnce, ..FillingRules::sound() }));
+}
+
+#[test]
+fn dropping_early_is_caught() {
+    catch("early drop", with_placement(PlacementRules { keeping: KeepRule::RowOnly, ..PlacementRules::sound() }));
+}
+
+#[test]
+fn the_other_islands_configuration_ignored_is_caught() {
+    catch("one island", with_placement(PlacementRules { islands: IslandRule::First, ..PlacementRules::sound() }));
+}
+
+#[test]
+fn a_removed_member_let_back_in_is_caught() {
+    let placement = PlacementRules { removal: RemovalRule::UntilItJoinsAgain, ..PlacementRules::sound() };
+    catch("removed and back", with_placement(placement));
+}
