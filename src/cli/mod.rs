@@ -38,7 +38,7 @@ mod alerts;
 mod metrics;
 
 pub mod import;
-mod export;
+pub mod export;
 mod lines;
 mod shell;
 mod shell_line;
@@ -119,7 +119,7 @@ enum Command {
     /// Store the lines of a file: NDJSON {"key","value"}
     Import(import::ImportArgs),
     /// Write every key and value as NDJSON, sorted by key
-    Export,
+    Export(export::ExportArgs),
     /// A prompt; when not on a terminal: one command a line in, one JSON a line out
     Shell,
     /// Measure throughput and latency
@@ -204,7 +204,7 @@ impl Cli {
                 terminal.show(command.run(&session, ValueSource::Input).await?)
             }
             Command::Import(args) => terminal.show(import::run(&connect().await?, args).await?),
-            Command::Export => export::run(&connect().await?, terminal).await,
+            Command::Export(args) => export::run(&connect().await?, args, terminal).await,
             Command::Shell => shell::run(&connect().await?, &settings, terminal).await,
             Command::Bench(args) => {
                 let target = choose()?;
@@ -316,6 +316,11 @@ mod tests {
             "quorate put k --overwrite",
             "quorate put k -5 --create",
             "quorate get k --r all --strict",
+            "quorate get k --r local-quorum",
+            "quorate put k v --w each-quorum",
+            "quorate import f --w local-quorum",
+            "quorate export --r each-quorum",
+            "quorate bench --w each-quorum --r local-quorum",
             "quorate get k --local -o json --node /ip4/127.0.0.1/tcp/1",
             "quorate delete k --context abc --w one",
             "quorate scan p --limit 7",
@@ -358,6 +363,7 @@ mod tests {
             "quorate put k v --create --overwrite",
             "quorate put k v --create --context x",
             "quorate get k --r 0",
+            "quorate get k --r local",
             "quorate get k --local --r one",
             "quorate put k v --ttl 1",
             "quorate bench --mix 60:50",

@@ -164,6 +164,8 @@ mod tests {
     fn every_command_of_a_client_can_be_said_as_an_object() {
         for line in [
             r#"{"op":"get","key":"k","r":"all"}"#,
+            r#"{"op":"get","key":"k","r":"local-quorum"}"#,
+            r#"{"op":"delete","key":"k","w":"each-quorum"}"#,
             r#"{"op":"get","key":"k","local":true}"#,
             r#"{"op":"delete","key":"k","context":"AQ"}"#,
             r#"{"op":"scan","prefix":"k","limit":3}"#,
