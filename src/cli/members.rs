@@ -47,7 +47,7 @@ pub(crate) fn to_json(member: &MemberStatus) -> Json {
         "peer_id": peer_text(&member.node),
         "name": member.profile.name.as_str(),
         "state": reach_text(member.state),
-        "membership": "member",
+        "membership": membership_text(member),
         "zone": member.profile.zone.as_ref().map(|zone| zone.as_str()),
         "weight": member.profile.weight,
     })
@@ -55,7 +55,8 @@ pub(crate) fn to_json(member: &MemberStatus) -> Json {
 
 /// All members for people.
 pub(crate) fn table(status: &Status, ring: Option<&Ring>) -> String {
-    let header = ["name", "state", "zone", "weight", "partitions", "heads", "agreed", "peer id", "addresses"];
+    let header =
+        ["name", "state", "membership", "zone", "weight", "partitions", "heads", "agreed", "peer id", "addresses"];
     let mut table = new_table(header);
     for member in &status.members {
         let pair = status.pairs.iter().find(|pair| pair.node == member.node);
@@ -63,6 +64,7 @@ pub(crate) fn table(status: &Status, ring: Option<&Ring>) -> String {
         table.add_row([
             member.profile.name.to_string(),
             reach_text(member.state).to_owned(),
+            membership_text(member).to_owned(),
             member.profile.zone.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
             member.profile.weight.to_string(),
             count(ring.map(|ring| ring.held_by(&member.node).count())),
@@ -108,10 +110,27 @@ pub(crate) fn reach_text(state: Reach) -> &'static str {
     }
 }
 
+/// Whether it stays, in a word.
+fn membership_text(member: &MemberStatus) -> &'static str {
+    if member.is_leaving { "leaving" } else { "member" }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::samples::{node, ring, status};
+
+    #[test]
+    fn who_is_about_to_leave_is_told_to_people_and_to_programs() {
+        let mut told = status(&[Reach::Up, Reach::Up]);
+        told.members[1].is_leaving = true;
+        let answer = answer(&told, Some(&ring(1)));
+        let Text::Lines(text) = &answer.text else { panic!("lines") };
+        let is_told = |line: usize| text.lines().nth(line).unwrap().contains("leaving");
+        assert_eq!((is_told(1), is_told(2)), (false, true), "{text}");
+        let json = answer.into_single_json();
+        assert_eq!((&json[0]["membership"], &json[1]["membership"]), (&json!("member"), &json!("leaving")));
+    }
 
     #[test]
     fn every_member_is_told_with_its_share() {

@@ -23,6 +23,7 @@ pub mod get;
 pub mod delete;
 pub mod scan;
 mod status;
+mod filling;
 mod members;
 pub mod ring;
 mod ring_table;

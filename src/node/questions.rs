@@ -23,7 +23,7 @@ impl Node {
             (Ok(Done::Keys(page)), _) => status::keys(page),
             (Ok(Done::Totals { key_count, hints, marked, counts }), _) => {
                 self.on_totals_seen(&hints);
-                ClientResponse::Status(self.status(now, key_count, &marked, counts))
+                ClientResponse::Status(Box::new(self.status(now, key_count, &marked, counts)))
             }
             (Ok(Done::HintTotals(hints)), _) => self.hints_answer(now, &hints),
             (Ok(Done::Roots(roots)), _) => self.roots_answer(roots),

@@ -27,6 +27,7 @@ impl Node {
     pub(super) fn status(&self, now: Now, key_count: u64, marked: &[Partition], counts: StoreCounts) -> Status {
         let held = self.view.held_by(&self.me).count();
         let (to_fill, filled) = self.filling.progress();
+        let taken = self.filling.taken();
         let partitions = |count: usize| u32::try_from(count).expect("at most 65 536 partitions");
         let owned = self.view.ring.as_ref().map_or(0, |ring| ring.tokens_of(&self.me).len());
         Status {
@@ -58,6 +59,9 @@ impl Node {
             marked_partitions: partitions(marked.len()),
             filling_partitions: partitions(to_fill),
             filled_partitions: u32::try_from(filled).unwrap_or(u32::MAX),
+            filling_ms: taken.since.map_or(0, |since| millis(now.instant - since)),
+            filling_keys: taken.keys,
+            filling_bytes: taken.bytes,
             leftover_partitions: partitions(self.handing.len()),
             pairs: self.pair_statuses(now),
             alert_count: u32::try_from(self.alerts.standing().len()).expect("two for each member, and two"),

@@ -125,7 +125,8 @@ impl Home {
         node
     }
 
-    /// So many nodes on loopback that know each other.
+    /// So many nodes on loopback that know each other, and hold what they are to hold: whichever of them is away then is
+    /// one of a row, and no more.
     pub(crate) fn cluster<const N: usize>(&self, words: &[&str]) -> [Node; N] {
         let first = self.start("node-0", &[&LOOPBACK, words].concat());
         let seed = first.addresses[0].clone();
@@ -138,6 +139,7 @@ impl Home {
             node.wait_members(N);
         }
         nodes.iter().for_each(|node| self.wait_up(node, N));
+        nodes.iter().for_each(|node| self.wait_settled(node));
         nodes.try_into().unwrap_or_else(|_| unreachable!("as many were started"))
     }
 
@@ -177,6 +179,19 @@ impl Home {
             last.as_array().is_some_and(|members| members.iter().filter(up).count() == count)
         });
         assert!(is_so, "{} does not see {count} members up: {last:#}", node.name);
+    }
+
+    /// Waits until nothing moves any more, as far as `node` knows: of each partition there is one configuration, its row,
+    /// and `node` holds what it is to hold.
+    #[track_caller]
+    pub(crate) fn wait_settled(&self, node: &Node) {
+        let mut last = Vec::new();
+        let is_so = poll(|| {
+            last = self.ask(node, &["ring", "--roots"]).lines();
+            !last.is_empty() && last.iter().all(is_settled)
+        });
+        let unsettled = last.iter().find(|line| !is_settled(line));
+        assert!(is_so, "{} does not see it settled: {unsettled:#?}", node.name);
     }
 
     /// A shell of `node`.
@@ -337,6 +352,17 @@ impl Drop for Shell {
     fn drop(&mut self) {
         end(&mut self.child);
     }
+}
+
+/// Whether a line of `ring --roots` has one configuration, the row, and is filled where it is held. In whatever order.
+fn is_settled(line: &Json) -> bool {
+    let sorted = |row: &Json| {
+        let mut row: Vec<String> = row.as_array().unwrap().iter().map(Json::to_string).collect();
+        row.sort();
+        row
+    };
+    let configurations = line["configurations"].as_array().unwrap();
+    configurations.len() == 1 && sorted(&configurations[0]) == sorted(&line["row"]) && line["filled"] != false
 }
 
 /// Tries until it is so; at most for [`PATIENCE`]. What it tries takes its own time, so that this does not spin.
