@@ -257,11 +257,14 @@ impl Node {
         if self.records.history.is_empty() || !self.records.to_author.is_empty() || is_being_said {
             return;
         }
-        if self.stopping.is_some() || self.view.removed.contains_key(&self.me) || !self.may_speak() {
+        if self.stopping.is_some() || self.view.removed.contains_key(&self.me) {
             return;
         }
         let profile = self.config.profile.clone();
         match self.view.members.get(&self.me) {
+            None if !self.may_speak() => {}
+            // What is new of it waits for others. It serves all the same: it may be the only one that is up.
+            Some(_) if !self.may_speak() => self.note_ready(),
             None => self.author(now, ChangeKind::Joined(profile)),
             Some(member) if member.profile != profile => self.author(now, ChangeKind::Updated(profile)),
             Some(_) => self.note_ready(),
