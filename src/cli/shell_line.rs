@@ -62,7 +62,7 @@ fn from_object(mut object: Map<String, Json>) -> Result<ClientCommand, CliError>
     // A repair and a ring are of everything unless it is told of what: their key is an option.
     let key_option = if op == "repair" || op == "ring" { take_bytes(&mut object, "key").map_err(usage)? } else { None };
     let mut places = Vec::new();
-    for name in ["key", "prefix", "value", "action"] {
+    for name in ["key", "prefix", "value", "action", "node", "old", "new"] {
         places.extend(take_bytes(&mut object, name).map_err(usage)?);
     }
     // The word `-` would stand for the standard input; here it is a value like any other, but cannot be said in words.
@@ -179,6 +179,10 @@ mod tests {
             r#"{"op":"history"}"#,
             r#"{"op":"hints"}"#,
             r#"{"op":"hints","action":"pause"}"#,
+            r#"{"op":"leave","wait":true,"yes":true}"#,
+            r#"{"op":"leave","cancel":true}"#,
+            r#"{"op":"remove","node":"--yes","dry_run":true}"#,
+            r#"{"op":"replace","old":"ann","new":"12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo","yes":true}"#,
             r#"{"op":"repair"}"#,
             r#"{"op":"repair","partition":3,"wait":true,"trace":false}"#,
             r#"{"op":"verify","wait":true}"#,
