@@ -275,6 +275,21 @@ impl Node {
         assert!(is_sent, "{said}");
     }
 
+    /// Waits until it ends by itself. Returns its exit code, and what it has told.
+    #[track_caller]
+    pub(crate) fn wait_end(mut self) -> (i32, Vec<Json>) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("{} goes on; it said {:#?}", self.name, self.seen),
+            }
+        }
+        let code = self.child.wait().unwrap().code().unwrap_or(-1);
+        (code, self.seen.drain(..).map(|(_, line)| line).collect())
+    }
+
     /// Ends it as Ctrl-C would. Returns its exit code.
     pub(crate) fn stop(mut self) -> i32 {
         self.signal("INT");
