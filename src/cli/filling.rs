@@ -56,9 +56,10 @@ pub(crate) fn lines(status: &Status) -> Vec<String> {
     }
     let left = counted(handing_over(status).into(), "partition");
     if is_leaving(status) {
-        let keys = counted(status.key_count, "key");
+        let (keys, bytes) = (counted(status.key_count, "key"), HumanBytes(status.key_bytes));
         lines.push(format!(
-            "it is leaving: {left} still to be handed over ({keys} here), then it stops; `quorate leave --cancel` keeps it"
+            "it is leaving: {left} still to be handed over ({keys} here, about {bytes}), then it stops; `quorate leave \
+             --cancel` keeps it"
         ));
     } else if status.leftover_partitions > 0 {
         lines.push(format!("hands over {left} that others hold from now on, and then drops them"));

@@ -221,7 +221,11 @@ async fn plan_of(session: &Session, intent: Intent, view: &View) -> Result<Plan,
     let is_up = |node: &NodeId| {
         status.members.iter().any(|member| member.node == *node && !matches!(member.state, Reach::Down))
     };
-    let plan = Plan::new(intent, view, &Known { is_up: &is_up, key_counts: &key_counts });
+    let plan = Plan::new(
+        intent,
+        view,
+        &Known { is_up: &is_up, key_counts: &key_counts, asked: (status.key_count, status.key_bytes) },
+    );
     plan.ok_or_else(|| CliError::Missing {
         detail: "the node has found no cluster yet, so nobody can leave it".to_owned(),
     })

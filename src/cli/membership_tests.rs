@@ -35,7 +35,8 @@ fn told(cluster: &Cluster, intent: Intent, away: &[u8]) -> Told {
     let away: Vec<NodeId> = away.iter().map(|number| cluster.id(*number)).collect();
     let is_up = |node: &NodeId| !away.contains(node);
     let view = cluster.view();
-    let plan = Plan::new(intent, &view, &Known { is_up: &is_up, key_counts: &BTreeMap::new() }).unwrap();
+    let plan =
+        Plan::new(intent, &view, &Known { is_up: &is_up, key_counts: &BTreeMap::new(), asked: (100, 1_000) }).unwrap();
     Told { intent, json: plan_text::to_json(&plan, &view), text: plan_text::to_text(&plan, &view) }
 }
 
@@ -128,7 +129,7 @@ fn people_are_warned_of_what_speaks_against_it() {
     let short = text(Intent::Remove { node: cluster.id(1) }, &[1, 2, 3]);
     assert!(short.contains("fewer copies can be reached than a quorum needs"), "{short}");
     let heir = text(Intent::Replace { old: cluster.id(1), new: cluster.id(2) }, &[1]);
-    assert!(heir.contains("a member already") && heir.contains("move as well"), "{heir}");
+    assert!(heir.contains("a member already") && heir.contains("placed anew as well"), "{heir}");
     let stranger = text(Intent::Replace { old: cluster.id(1), new: signer(20).node_id() }, &[1]);
     assert!(stranger.contains("has not joined"), "{stranger}");
     let few = Cluster::settled(3);

@@ -50,6 +50,7 @@ fn metrics(status: &Status) -> Vec<Metric> {
     let members = |state| status.members.iter().filter(|member| member.state == state).count() as u64;
     let gauges = [
         ("keys", "Keys in the node's store, tombstones included.", status.key_count),
+        ("key_bytes", "About how many bytes those take.", status.key_bytes),
         ("partitions_held", "Partitions of whose row the node is.", status.held_partitions.into()),
         ("partitions_owned", "Partitions whose row the node heads.", status.owned_partitions.into()),
         ("members_up", "Members that the node reaches, itself included.", members(Reach::Up)),

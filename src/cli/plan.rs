@@ -66,6 +66,8 @@ pub(crate) struct Known<'a> {
     pub(crate) is_up: &'a dyn Fn(&NodeId) -> bool,
     /// How many keys partitions have, tombstones included, as far as that is known.
     pub(crate) key_counts: &'a BTreeMap<Partition, u64>,
+    /// Keys that the asked node has in all, and about how many bytes they take.
+    pub(crate) asked: (u64, u64),
 }
 
 /// What an [`Intent`] comes to.
@@ -78,14 +80,16 @@ pub(crate) struct Plan {
     pub(crate) replica_count: usize,
     /// Members that stay, before and after.
     pub(crate) member_counts: (usize, usize),
-    /// From whom to whom how many vnodes go. None from a member to itself; may be empty.
-    pub(crate) moves: BTreeMap<(NodeId, NodeId), u64>,
+    /// From whom to whom which vnodes go, ascending. None from a member to itself; may be empty.
+    pub(crate) moves: BTreeMap<(NodeId, NodeId), Vec<Partition>>,
     /// Of these, those that neither the one who goes nor its heir gives up.
     pub(crate) among_others: u64,
     /// Vnodes that nobody takes over: there are too few members.
     pub(crate) untaken: u64,
     /// Keys that are copied, once for each vnode.
     pub(crate) keys: Keys,
+    /// About how many bytes those take, by the mean of a key at the asked node; nothing where it has none.
+    pub(crate) bytes: Option<u64>,
     /// How replicas are spread over zones, before and after.
     pub(crate) zones: (Spread, Spread),
     /// So many copies that cannot be reached: in how many partitions, until they are filled. Nothing for a leaver, which
@@ -150,6 +154,7 @@ impl Plan {
             among_others: 0,
             untaken: 0,
             keys: Keys::Unknown,
+            bytes: None,
             zones: (Spread::of(before), Spread::of(&after)),
             missing: BTreeMap::new(),
             short_count: 0,
@@ -157,28 +162,29 @@ impl Plan {
         };
         let mut copied = Vec::new();
         for partition in before.partitions().iter() {
-            let taken_count = plan.compare(before.row(partition), after.row(partition));
+            let taken_count = plan.compare(partition, before.row(partition), after.row(partition));
             copied.extend(std::iter::repeat_n(partition, taken_count));
             if !matches!(intent, Intent::Leave { .. }) {
                 plan.add_missing(partition, view, known);
             }
         }
         plan.keys = count_keys(&copied, known.key_counts);
+        plan.bytes = plan.keys.bytes(known.asked);
         Some(plan)
     }
 
     /// How many vnodes move.
     pub(crate) fn vnode_count(&self) -> u64 {
-        self.moves.values().sum()
+        self.moves.values().map(|partitions| partitions.len() as u64).sum()
     }
 
     /// Adds what becomes of one row. Returns how many vnodes of it somebody takes over.
-    fn compare(&mut self, before: &[NodeId], after: &[NodeId]) -> usize {
+    fn compare(&mut self, partition: Partition, before: &[NodeId], after: &[NodeId]) -> usize {
         let given: Vec<&NodeId> = before.iter().filter(|node| !after.contains(node)).collect();
         let taken: Vec<&NodeId> = after.iter().filter(|node| !before.contains(node)).collect();
         let (goer, heir) = (self.intent.goer(), self.intent.heir());
         for (from, to) in given.iter().zip(&taken) {
-            *self.moves.entry((**from, **to)).or_default() += 1;
+            self.moves.entry((**from, **to)).or_default().push(partition);
             self.among_others += u64::from(**from != goer && Some(**from) != heir);
         }
         self.untaken += given.len().saturating_sub(taken.len()) as u64;
@@ -201,6 +207,22 @@ impl Plan {
             *self.missing.entry(worst).or_default() += 1;
         }
         self.short_count += u64::from(is_short);
+    }
+}
+
+impl Keys {
+    /// How many there are, whether exactly or about.
+    pub(crate) fn count(self) -> Option<u64> {
+        match self {
+            Keys::Unknown => None,
+            Keys::About(count) | Keys::Exactly(count) => Some(count),
+        }
+    }
+
+    /// About how many bytes they take where so many keys take so many.
+    fn bytes(self, (keys, bytes): (u64, u64)) -> Option<u64> {
+        let bytes = u128::from(bytes) * u128::from(self.count()?);
+        u64::try_from(bytes.checked_div(u128::from(keys))?).ok()
     }
 }
 

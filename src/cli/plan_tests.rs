@@ -12,7 +12,7 @@ use crate::{
 fn plan(cluster: &Cluster, intent: Intent, away: &[u8], key_counts: &BTreeMap<Partition, u64>) -> Plan {
     let away: Vec<NodeId> = away.iter().map(|number| cluster.id(*number)).collect();
     let is_up = |node: &NodeId| !away.contains(node);
-    Plan::new(intent, &cluster.view(), &Known { is_up: &is_up, key_counts }).unwrap()
+    Plan::new(intent, &cluster.view(), &Known { is_up: &is_up, key_counts, asked: (100, 1_000) }).unwrap()
 }
 
 fn of(cluster: &Cluster, intent: Intent, away: &[u8]) -> Plan {
@@ -112,7 +112,7 @@ fn a_replacement_that_has_not_joined_takes_exactly_what_the_old_one_had() {
     let (cluster, stranger) = (Cluster::settled(5), crate::membership::samples::signer(20).node_id());
     let old = cluster.id(5);
     let plan = of(&cluster, Intent::Replace { old, new: stranger }, &[5]);
-    let held = cluster.view().ring.unwrap().held_by(&old).count() as u64;
+    let held: Vec<Partition> = cluster.view().ring.unwrap().held_by(&old).collect();
     assert_eq!(plan.moves, BTreeMap::from([((old, stranger), held)]));
     assert_eq!((plan.among_others, plan.untaken, plan.member_counts), (0, 0, (5, 5)));
     assert_eq!(plan.remarks, [Remark::HeirUnknown]);
@@ -132,6 +132,18 @@ fn a_replacement_that_is_a_member_gives_up_what_it_had() {
 }
 
 #[test]
+fn what_moves_between_others_is_counted() {
+    let cluster = Cluster::settled(5);
+    let [one, two, three, four, goer] = [1, 2, 3, 4, 5].map(|number| cluster.id(number));
+    let mut plan = of(&cluster, Intent::Leave { node: goer }, &[]);
+    assert_eq!(plan.among_others, 0);
+    // No leaving makes such a row; a heir in another zone than the one whose place it takes may.
+    assert_eq!(plan.compare(Partition(0), &[goer, one, two], &[one, four, three]), 2);
+    assert_eq!(plan.among_others, 1);
+    assert!(plan.moves[&(two, three)].contains(&Partition(0)), "{plan:#?}");
+}
+
+#[test]
 fn keys_are_exact_where_all_are_known_and_reckoned_where_some_are() {
     let cluster = Cluster::settled(5);
     let intent = Intent::Leave { node: cluster.id(2) };
@@ -139,7 +151,11 @@ fn keys_are_exact_where_all_are_known_and_reckoned_where_some_are() {
     let counts = |partitions: &[Partition]| partitions.iter().map(|partition| (*partition, 10)).collect();
     assert_eq!(plan(&cluster, intent, &[], &counts(&held)).keys, Keys::Exactly(held.len() as u64 * 10));
     assert_eq!(plan(&cluster, intent, &[], &counts(&held[..1])).keys, Keys::About(held.len() as u64 * 10));
-    assert_eq!(plan(&cluster, intent, &[], &counts(&[])).keys, Keys::Unknown);
+    let unknown = plan(&cluster, intent, &[], &counts(&[]));
+    assert_eq!((unknown.keys, unknown.bytes), (Keys::Unknown, None));
+    // A hundred keys take a thousand bytes at the asked node.
+    assert_eq!(plan(&cluster, intent, &[], &counts(&held)).bytes, Some(held.len() as u64 * 100));
+    assert_eq!(Keys::Exactly(7).bytes((0, 4_096)), None);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! How a plan is told, to people and to programs.
 
+use indicatif::HumanBytes;
 use serde_json::{Value as Json, json};
 
 use crate::{
@@ -14,16 +15,11 @@ use crate::{
 
 /// A plan for programs.
 pub(crate) fn to_json(plan: &Plan, view: &View) -> Json {
-    let moves = plan
-        .moves
-        .iter()
-        .map(|((from, to), vnodes)| json!({ "from": peer_text(from), "to": peer_text(to), "vnodes": vnodes }));
+    let moves = plan.moves.iter().map(|((from, to), vnodes)| {
+        let partitions: Vec<u16> = vnodes.iter().map(|partition| partition.0).collect();
+        json!({ "from": peer_text(from), "to": peer_text(to), "vnodes": vnodes.len(), "partitions": partitions })
+    });
     let missing = plan.missing.iter().map(|(copies, count)| json!({ "copies": copies, "partitions": count }));
-    let (keys, is_exact) = match plan.keys {
-        Keys::Unknown => (None, false),
-        Keys::About(keys) => (Some(keys), false),
-        Keys::Exactly(keys) => (Some(keys), true),
-    };
     let (before, after) = &plan.zones;
     json!({
         "partitions": plan.partition_count,
@@ -33,10 +29,9 @@ pub(crate) fn to_json(plan: &Plan, view: &View) -> Json {
         "moves": moves.collect::<Vec<_>>(),
         "moves_between_others": plan.among_others,
         "untaken": plan.untaken,
-        "keys": keys,
-        "keys_exact": is_exact,
-        // Nodes count keys and not their bytes: what is not known is not made up.
-        "bytes": null,
+        "keys": plan.keys.count(),
+        "keys_exact": matches!(plan.keys, Keys::Exactly(_)),
+        "bytes": plan.bytes,
         "zones": { "before": spread_json(before), "after": spread_json(after) },
         "missing": missing.collect::<Vec<_>>(),
         "below_quorum": plan.short_count,
@@ -101,18 +96,23 @@ fn moves_table(plan: &Plan, view: &View) -> String {
     let short = |node: &NodeId| name_in(view, node).unwrap_or_else(|| peer_text(node));
     let mut table = new_table(["from", "to", "vnodes", "peer id"]);
     for ((from, to), vnodes) in &plan.moves {
-        table.add_row([short(from), short(to), vnodes.to_string(), peer_text(to)]);
+        table.add_row([short(from), short(to), vnodes.len().to_string(), peer_text(to)]);
     }
     to_lines(&table)
 }
 
 fn keys_text(plan: &Plan) -> String {
-    const SIZE: &str = "their size in bytes is not known: nodes count keys";
+    let size = match plan.bytes {
+        Some(bytes) => format!("about {}, by the mean of a key there", HumanBytes(bytes)),
+        None => "their size in bytes is not known: the asked node has no key".to_owned(),
+    };
     match plan.keys {
         Keys::Exactly(0) => "no key is copied".to_owned(),
-        Keys::Exactly(keys) => format!("{} copied, tombstones included; {SIZE}", counted(keys, "key")),
+        Keys::Exactly(keys) => {
+            format!("{} copied, tombstones included, as the asked node counts them; {size}", counted(keys, "key"))
+        }
         Keys::About(keys) => format!(
-            "about {} copied, tombstones included, by what the asked node holds of it; {SIZE}",
+            "about {} copied, tombstones included, by what the asked node holds of it; {size}",
             counted(keys, "key")
         ),
         Keys::Unknown => {
@@ -173,7 +173,7 @@ fn remark_text(remark: Remark, plan: &Plan) -> String {
                 .to_owned()
         }
         Remark::HeirMoves(vnodes) => format!(
-            "the one that is to take over is a member already: it gives up what it has now, so {} of its own move as well",
+            "the one that is to take over is a member already: it gives up its own rows, so its {} are placed anew as well",
             counted(vnodes, "vnode")
         ),
         Remark::HeirRemoved => "the one that is to take over was removed for ever, and this will be refused".to_owned(),

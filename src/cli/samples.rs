@@ -61,6 +61,7 @@ pub(crate) fn status(states: &[Reach]) -> Status {
         held_partitions: 16,
         owned_partitions: 5,
         key_count: 100,
+        key_bytes: 409_600,
         commit_count: 10,
         write_count: 40,
         damaged_count: 0,

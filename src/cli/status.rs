@@ -1,5 +1,6 @@
 //! `quorate status`: whether the cluster serves, as one member sees it.
 
+use indicatif::HumanBytes;
 use serde_json::{Map, Value as Json, json};
 
 use crate::{
@@ -85,6 +86,7 @@ fn to_json(status: &Status, health: Health) -> Json {
         "filling": filling::to_json(status),
         "replicas": status.parameters.map_or(0, |parameters| parameters.replicas),
         "keys": status.key_count,
+        "key_bytes": status.key_bytes,
         "hints": { "count": status.hint_count, "bytes": status.hint_bytes },
         "marked_partitions": status.marked_partitions,
         "exchanges": status.pairs.iter().map(|pair| pair_json(pair, status)).collect::<Vec<_>>(),
@@ -132,10 +134,11 @@ fn to_text(status: &Status, report: &ExchangeReport, ring: Option<&Ring>, health
         format!("cluster {} is {}", status.cluster, health.word()),
         format!("asked: {} ({})", name_of(status), peer_text(&status.node)),
         format!(
-            "holds {} of {total} partitions, heads {}; {}, tombstones included",
+            "holds {} of {total} partitions, heads {}; {}, tombstones included, about {}",
             status.held_partitions,
             status.owned_partitions,
-            counted(status.key_count, "key")
+            counted(status.key_count, "key"),
+            HumanBytes(status.key_bytes)
         ),
         format!(
             "{} of a key; history: {}, {}",

@@ -24,7 +24,13 @@ use crate::{
 
 impl Node {
     /// How this node sees the cluster; the rest is what its store told.
-    pub(super) fn status(&self, now: Now, key_count: u64, marked: &[Partition], counts: StoreCounts) -> Status {
+    pub(super) fn status(
+        &self,
+        now: Now,
+        (key_count, key_bytes): (u64, u64),
+        marked: &[Partition],
+        counts: StoreCounts,
+    ) -> Status {
         let held = self.view.held_by(&self.me).count();
         let (to_fill, filled) = self.filling.progress();
         let taken = self.filling.taken();
@@ -50,6 +56,7 @@ impl Node {
             held_partitions: partitions(held),
             owned_partitions: partitions(owned),
             key_count,
+            key_bytes,
             commit_count: counts.commits,
             write_count: counts.works,
             damaged_count: counts.damaged,

@@ -262,6 +262,8 @@ pub struct Status {
     pub owned_partitions: u32,
     /// Keys in its store, tombstones included.
     pub key_count: u64,
+    /// About how many bytes they take in its store.
+    pub key_bytes: u64,
     /// Transactions committed since it started.
     pub commit_count: u64,
     /// Writes those transactions carried.

@@ -331,6 +331,7 @@ fn status() -> Status {
         held_partitions: 1_024,
         owned_partitions: 341,
         key_count: 1_000_000,
+        key_bytes: 4_096,
         commit_count: 12,
         write_count: 30,
         damaged_count: 0,
