@@ -215,3 +215,32 @@ fn a_replacement_holds_exactly_what_the_dead_one_had() {
     assert_eq!(after, before.iter().map(renamed).collect::<Vec<_>>(), "nothing else moves");
     assert_eq!(read(&home, &heir), KEY_COUNT);
 }
+
+#[test]
+fn a_joiner_tells_how_far_it_is_with_filling() {
+    let home = Home::new();
+    // So that it takes some seconds, in several steps.
+    let words = ["--partitions", "256", "--reconcile-interval", "0.2", "--exchange-bytes-per-second", "100000"];
+    let [first, second, third]: [Node; 3] = home.cluster(&words);
+    let mut shell = home.shell(&first);
+    for number in 0..60 {
+        let stored = shell.ask(json!({"op": "put", "key": format!("k{number}"), "value": "v".repeat(4_096)}));
+        assert_eq!(stored["ok"], true, "{stored:#}");
+    }
+    let joiner = home.start("joiner", &[&LOOPBACK[..], &words, &["--join", &first.addresses[0]]].concat());
+    let mut told = Json::Null;
+    let is_told = poll(|| {
+        told = home.ask(&joiner, &["status"]).json();
+        let filling = &told["filling"];
+        filling["percent"].as_u64() > Some(0)
+            && ["seconds_left", "bytes_left", "keys_left"].iter().all(|it| filling[it].is_u64())
+    });
+    assert!(is_told, "{told:#}");
+    eprintln!("filling: {}", told["filling"]);
+    assert_eq!(told["filling"]["partitions_left"], told["partitions"]["filling"], "{told:#}");
+    home.run(&["ring", "--node", &joiner.addresses[0]]).expect(0, &["\nfilling: ", "% done", "left, "]);
+    for node in [&first, &second, &third, &joiner] {
+        home.wait_settled(node);
+    }
+    assert_eq!(home.ask(&joiner, &["status"]).json()["filling"], Json::Null);
+}
