@@ -20,6 +20,9 @@ use tempfile::TempDir;
 /// Longest wait for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Longest wait until nothing moves any more: what is filled and what is retired is said some seconds apart, several times.
+const SETTLING_PATIENCE: Duration = Duration::from_secs(90);
+
 /// Lines of one process that wait to be read.
 const LINE_COUNT_MAX: usize = 100_000;
 
@@ -186,7 +189,7 @@ impl Home {
     #[track_caller]
     pub(crate) fn wait_settled(&self, node: &Node) {
         let mut last = Vec::new();
-        let is_so = poll(|| {
+        let is_so = poll_for(SETTLING_PATIENCE, || {
             last = self.ask(node, &["ring", "--roots"]).lines();
             !last.is_empty() && last.iter().all(is_settled)
         });
@@ -381,8 +384,12 @@ fn is_settled(line: &Json) -> bool {
 }
 
 /// Tries until it is so; at most for [`PATIENCE`]. What it tries takes its own time, so that this does not spin.
-pub(crate) fn poll(mut is_so: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn poll(is_so: impl FnMut() -> bool) -> bool {
+    poll_for(PATIENCE, is_so)
+}
+
+fn poll_for(patience: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + patience;
     while Instant::now() < deadline {
         if is_so() {
             return true;

@@ -221,7 +221,7 @@ fn a_joiner_tells_how_far_it_is_with_filling() {
     let home = Home::new();
     // So that it takes some seconds, in several steps.
     let words = ["--partitions", "256", "--reconcile-interval", "0.2", "--exchange-bytes-per-second", "100000"];
-    let [first, second, third]: [Node; 3] = home.cluster(&words);
+    let [first, _second, _third]: [Node; 3] = home.cluster(&words);
     let mut shell = home.shell(&first);
     for number in 0..60 {
         let stored = shell.ask(json!({"op": "put", "key": format!("k{number}"), "value": "v".repeat(4_096)}));
@@ -239,8 +239,6 @@ fn a_joiner_tells_how_far_it_is_with_filling() {
     eprintln!("filling: {}", told["filling"]);
     assert_eq!(told["filling"]["partitions_left"], told["partitions"]["filling"], "{told:#}");
     home.run(&["ring", "--node", &joiner.addresses[0]]).expect(0, &["\nfilling: ", "% done", "left, "]);
-    for node in [&first, &second, &third, &joiner] {
-        home.wait_settled(node);
-    }
+    home.wait_settled(&joiner);
     assert_eq!(home.ask(&joiner, &["status"]).json()["filling"], Json::Null);
 }
