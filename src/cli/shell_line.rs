@@ -62,7 +62,12 @@ fn from_object(mut object: Map<String, Json>) -> Result<ClientCommand, CliError>
     // A repair and a ring are of everything unless it is told of what: their key is an option.
     let key_option = if op == "repair" || op == "ring" { take_bytes(&mut object, "key").map_err(usage)? } else { None };
     let mut places = Vec::new();
-    for name in ["key", "prefix", "value", "action", "node", "old", "new"] {
+    let names: &[&str] = match op.as_str() {
+        "remove" => &["node"],
+        "replace" => &["old", "new"],
+        _ => &["key", "prefix", "value", "action"],
+    };
+    for name in names {
         places.extend(take_bytes(&mut object, name).map_err(usage)?);
     }
     // The word `-` would stand for the standard input; here it is a value like any other, but cannot be said in words.
@@ -211,6 +216,8 @@ mod tests {
         for line in [
             r#"{"id":7}"#,
             r#"{"op":"fetch","id":7}"#,
+            r#"{"op":"scan","node":"k","id":7}"#,
+            r#"{"op":"remove","key":"k","id":7}"#,
             r#"{"op":"get","id":7}"#,
             r#"{"op":"get","key":"k","x":[],"id":7}"#,
         ] {
