@@ -242,3 +242,37 @@ fn a_joiner_tells_how_far_it_is_with_filling() {
     home.wait_settled(&joiner);
     assert_eq!(home.ask(&joiner, &["status"]).json()["filling"], Json::Null);
 }
+
+#[test]
+fn a_quorum_of_its_own_zone_is_reached_without_the_other_and_one_of_each_is_not() {
+    let home = Home::new();
+    let words = |zone| [&LOOPBACK[..], &SWIFT, &["--zone", zone]].concat();
+    let first = home.start("node-0", &words("north"));
+    let joins = |name: &str, zone| home.start(name, &[&words(zone)[..], &["--join", &first.addresses[0]]].concat());
+    let second = joins("node-1", "north");
+    let mut far = [joins("node-2", "south"), joins("node-3", "south")];
+    for node in [&first, &second].into_iter().chain(&far) {
+        home.wait_up(node, 4);
+        home.wait_settled(node);
+    }
+    // A key of which two replicas are in the other zone: a quorum of all is lost with that.
+    let is_near = |peer: &Json| [&first, &second].into_iter().any(|node| *peer == node.peer_id.as_str());
+    let near_count = |key: &str| {
+        let row = home.ask(&first, &["ring", "--key", key]).expect(0, &[]).json()["row"].clone();
+        row.as_array().unwrap().iter().filter(|peer| is_near(peer)).count()
+    };
+    let keys: Vec<String> = (0..50).map(|number| format!("k{number}")).collect();
+    let key = keys.iter().find(|key| near_count(key) == 1).expect("rows of three differ in where their two are");
+    home.ask(&first, &["put", key, "of both", "--w", "each-quorum"]).expect(0, &[]);
+    far.iter_mut().for_each(Node::kill);
+    [&first, &second].into_iter().for_each(|node| home.wait_up(node, 2));
+    home.ask(&first, &["put", key, "of one", "--w", "local-quorum", "--strict"]).expect(0, &[]);
+    let found = home.ask(&second, &["get", key, "--r", "local-quorum", "--strict"]).expect(0, &[]).json();
+    assert_eq!(found["siblings"][0]["value"], "of one", "{found:#}");
+    let write = ["put", key, "v", "--create", "--w"];
+    let (each, all) = ([&write[..], &["each-quorum"]].concat(), [&write[..], &["quorum", "--strict"]].concat());
+    for words in [&each[..], &all, &["get", key, "--r", "each-quorum"]] {
+        let failed = home.ask(&first, words).expect(5, &[]).json();
+        assert_eq!((&failed["ok"], &failed["error"]), (&json!(false), &json!("quorum_not_met")), "{failed:#}");
+    }
+}
