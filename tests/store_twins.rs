@@ -449,6 +449,7 @@ fn contents(txn: &impl ReadTxn) -> Vec<(u64, RowList)> {
             Ok(Walk::On)
         })
         .unwrap();
+        assert_eq!(txn.size_bytes(table).unwrap() > 0, !seen.is_empty(), "{table:?}");
         (txn.count(table).unwrap(), seen)
     };
     Table::ALL.map(of).to_vec()

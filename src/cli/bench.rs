@@ -21,7 +21,7 @@ use crate::{
         connect::{Session, Target},
         error::CliError,
         output::{Answer, Terminal},
-        text::{new_key, new_value, parse_count},
+        text::{new_key, new_value, parse_consistency, parse_count, read_before},
     },
     client::{Client, Write},
     ident::{Key, Value},
@@ -51,6 +51,12 @@ pub struct BenchArgs {
     /// Peers that the clients share; by default one for each client, at most 4.
     #[arg(long, value_name = "COUNT", value_parser = |text: &str| parse_count::<u32>(text, 1, 64))]
     pub connections: Option<u32>,
+    /// Durable copies that a put waits for: one, quorum, all, local-quorum, each-quorum, or a number.
+    #[arg(long, value_parser = parse_consistency, default_value = "quorum")]
+    pub w: Consistency,
+    /// Replicas that must answer a get: one, quorum, all, local-quorum, each-quorum, or a number.
+    #[arg(long, value_parser = parse_consistency, default_value = "quorum")]
+    pub r: Consistency,
 }
 
 /// Shares in percent.
@@ -125,6 +131,8 @@ struct Worker {
     clients: u32,
     keys: u32,
     mix: Mix,
+    w: Consistency,
+    r: Consistency,
     client: Client,
     value: Value,
     /// What this client has seen of its own keys, by their number.
@@ -143,6 +151,8 @@ impl Worker {
             // Each client needs a key of its own.
             keys: args.keys.max(args.clients),
             mix: args.mix,
+            w: args.w,
+            r: args.r,
             client,
             value,
             contexts: BTreeMap::new(),
@@ -168,7 +178,7 @@ impl Worker {
         let number = self.number + self.random.below(own_count) * self.clients;
         let key = key(number);
         if self.unknown.contains(&number) {
-            match self.client.get(&key, Consistency::Quorum).await {
+            match self.client.get(&key, read_before(self.w)).await {
                 Ok(found) => self.contexts.insert(number, found.context),
                 Err(error) => return self.tally.puts.fail(&error),
             };
@@ -176,7 +186,7 @@ impl Worker {
         }
         let context = self.contexts.get(&number).cloned();
         let begin = Instant::now();
-        let write = Write { context, ..Write::default() };
+        let write = Write { context, w: self.w, ..Write::default() };
         match self.client.put(&key, self.value.clone(), write).await {
             Ok(stored) => {
                 self.tally.puts.record(begin.elapsed());
@@ -193,7 +203,7 @@ impl Worker {
     async fn get(&mut self) {
         let key = key(self.random.below(self.keys));
         let begin = Instant::now();
-        match self.client.get(&key, Consistency::Quorum).await {
+        match self.client.get(&key, self.r).await {
             Ok(_) => self.tally.gets.record(begin.elapsed()),
             Err(error) => self.tally.gets.fail(&error),
         }

@@ -199,11 +199,20 @@ mod tests {
             bench::Mix,
             samples::{node, status},
         },
-        wire::client::Reach,
+        wire::client::{Consistency, Reach},
     };
 
     fn args() -> BenchArgs {
-        BenchArgs { clients: 2, seconds: 1, value_size: 8, mix: Mix { puts: 50 }, keys: 10, connections: None }
+        BenchArgs {
+            clients: 2,
+            seconds: 1,
+            value_size: 8,
+            mix: Mix { puts: 50 },
+            keys: 10,
+            connections: None,
+            w: Consistency::One,
+            r: Consistency::Quorum,
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::{
         error::{CliError, Exit},
         output::{Answer, Text},
         put::stored_answer,
-        text::{context_text, key_of, parse_consistency, parse_context, printable, scope_of},
+        text::{context_text, key_of, parse_consistency, parse_context, printable, read_before, scope_of},
     },
     client::Quorum,
     ident::Key,
@@ -28,7 +28,7 @@ pub struct DeleteArgs {
     /// Remove exactly what was read with this context; without it the key is read first.
     #[arg(long)]
     pub context: Option<String>,
-    /// Durable copies to wait for: one, quorum, all, or a number.
+    /// Durable copies to wait for: one, quorum, all, local-quorum, each-quorum, or a number.
     #[arg(long, value_parser = parse_consistency, default_value = "quorum")]
     pub w: Consistency,
     /// Count only members of the key's own row.
@@ -59,7 +59,7 @@ pub(crate) async fn run(session: &Session, request: DeleteRequest) -> Result<Ans
     let context = match context {
         Some(context) => context,
         None => {
-            let found = session.client.get(&key, Quorum { count: Consistency::Quorum, ..w }).await;
+            let found = session.client.get(&key, Quorum { count: read_before(w.count), ..w }).await;
             let found = found.map_err(|error| session.explain_read_first(error, WITHOUT_READING))?;
             if found.siblings.is_empty() {
                 return Ok(nothing_there(&name, &found.context, found.degraded));

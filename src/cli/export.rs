@@ -4,6 +4,7 @@
 //! many there are (`"siblings"`), so that an import makes them siblings again. The export is not a moment in time: a
 //! key is what it was when it was read. Times to live are not exported.
 
+use clap::Args;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::Value as Json;
 
@@ -12,17 +13,25 @@ use crate::{
         connect::Session,
         error::{CliError, Exit},
         output::Terminal,
-        text::{add_bytes, key_json},
+        text::{add_bytes, key_json, parse_consistency},
     },
     ident::Key,
     wire::client::{Consistency, Found},
 };
 
+/// Arguments of `export`.
+#[derive(Debug, Clone, Args)]
+pub struct ExportArgs {
+    /// Replicas of each key that must answer: one, quorum, all, local-quorum, each-quorum, or a number.
+    #[arg(long, value_parser = parse_consistency, default_value = "quorum")]
+    pub r: Consistency,
+}
+
 /// Exports. The lines are the same in both formats.
-pub(crate) async fn run(session: &Session, terminal: Terminal) -> Result<Exit, CliError> {
+pub(crate) async fn run(session: &Session, args: ExportArgs, terminal: Terminal) -> Result<Exit, CliError> {
     let keys = session.client.scan(b"", None).await.map_err(|error| session.explain(error))?;
     let read = async |key: Key| -> Result<(Key, Found), CliError> {
-        let found = session.client.get(&key, Consistency::Quorum).await.map_err(|error| session.explain(error))?;
+        let found = session.client.get(&key, args.r).await.map_err(|error| session.explain(error))?;
         Ok((key, found))
     };
     let mut answers = stream::iter(keys).map(read).buffered(IN_FLIGHT_MAX);

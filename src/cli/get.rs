@@ -27,7 +27,7 @@ use crate::{
 pub struct GetArgs {
     /// The key.
     pub key: OsString,
-    /// Replicas that must answer: one, quorum, all, or a number.
+    /// Replicas that must answer: one, quorum, all, local-quorum, each-quorum, or a number.
     #[arg(long, value_parser = parse_consistency, default_value = "quorum")]
     pub r: Consistency,
     /// Count only members of the key's own row.

@@ -63,7 +63,7 @@ pub(crate) enum HintsRequest {
     Drop { target: NodeId, consent: Consent },
 }
 
-/// Whether somebody has agreed to give data up.
+/// Whether somebody has agreed to what cannot be taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Consent {
     Unasked,

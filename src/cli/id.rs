@@ -1,5 +1,6 @@
 //! `quorate id`: who the node on a data directory is.
 
+use clap::Args;
 use serde_json::json;
 
 use crate::{
@@ -8,18 +9,30 @@ use crate::{
         output::{Answer, Text},
         settings::Settings,
     },
-    runtime::identity,
+    runtime::{self, IDENTITY_KEY_FILE},
 };
 
-/// Reads the identity; never makes one.
-pub(crate) fn run(settings: &Settings) -> Result<Answer, CliError> {
-    let path = settings.data_dir.join("identity.key");
-    if !path.exists() {
-        let detail =
-            format!("{} is not there: no node has been started on it; `quorate start` makes one", path.display());
+/// Arguments of `id`.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct IdArgs {
+    /// Make one where there is none yet, for a node that is started later.
+    #[arg(long)]
+    pub create: bool,
+}
+
+/// Reads the identity; makes one only where that is asked for: a mistyped directory must not become a node.
+pub(crate) fn run(settings: &Settings, args: IdArgs) -> Result<Answer, CliError> {
+    let path = settings.data_dir.join(IDENTITY_KEY_FILE);
+    if !args.create && !path.exists() {
+        let detail = format!(
+            "{} is not there: no node has been started on it; `quorate start` makes one, and `quorate id --create` \
+             before that",
+            path.display()
+        );
         return Err(CliError::Missing { detail });
     }
-    let keypair = identity::load_or_create(&path).map_err(|error| CliError::Node { detail: error.to_string() })?;
+    let keypair = runtime::make_identity(&settings.data_dir);
+    let keypair = keypair.map_err(|error| CliError::Node { detail: error.to_string() })?;
     let peer = keypair.public().to_peer_id().to_string();
     let data_dir = std::path::absolute(&settings.data_dir).unwrap_or_else(|_| settings.data_dir.clone());
     let json = json!({ "peer_id": peer, "data_dir": data_dir.to_string_lossy() });
@@ -29,19 +42,25 @@ pub(crate) fn run(settings: &Settings) -> Result<Answer, CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::settings::{Raw, Sources};
+    use crate::{
+        cli::settings::{Raw, Sources},
+        runtime::identity,
+    };
 
     #[test]
-    fn an_identity_is_told_but_never_made() {
+    fn an_identity_is_made_only_where_that_is_asked_for() {
         let dir = tempfile::tempdir().unwrap();
-        let data_dir = Raw::One(dir.path().to_str().unwrap().to_owned());
-        let flags = vec![("data_dir", "--data-dir", data_dir)];
+        let data_dir = dir.path().join("new");
+        let flags = vec![("data_dir", "--data-dir", Raw::One(data_dir.to_str().unwrap().to_owned()))];
         let settings = Settings::load(&Sources { flags, host: "h".to_owned(), ..Sources::default() }).unwrap();
-        assert_eq!(run(&settings).unwrap_err().exit().code(), 1);
-        assert!(!dir.path().join("identity.key").exists());
+        let told =
+            |create| run(&settings, IdArgs { create }).map(|answer| answer.into_single_json()["peer_id"].clone());
+        assert_eq!(told(false).unwrap_err().exit().code(), 1);
+        assert!(!data_dir.exists());
 
-        let keypair = identity::load_or_create(&dir.path().join("identity.key")).unwrap();
-        let json = run(&settings).unwrap().into_single_json();
-        assert_eq!(json["peer_id"], keypair.public().to_peer_id().to_string());
+        let made = told(true).unwrap();
+        let keypair = identity::load(&data_dir.join(IDENTITY_KEY_FILE)).unwrap().unwrap();
+        assert_eq!(made, keypair.public().to_peer_id().to_string());
+        assert_eq!((told(true).unwrap(), told(false).unwrap()), (made.clone(), made), "it stays the same");
     }
 }

@@ -23,7 +23,7 @@ use crate::{
         lines,
         output::{self, Answer, Text},
         put::{self, PutRequest, Replaces},
-        text::{counted, json_error_text, new_key, new_value, take_bytes},
+        text::{counted, json_error_text, new_key, new_value, parse_consistency, take_bytes},
     },
     ident::{Key, Value},
     wire::client::{Consistency, Scope},
@@ -34,13 +34,16 @@ use crate::{
 pub struct ImportArgs {
     /// The file; - is the standard input.
     pub file: PathBuf,
+    /// Durable copies of each line to wait for: one, quorum, all, local-quorum, each-quorum, or a number.
+    #[arg(long, value_parser = parse_consistency, default_value = "quorum")]
+    pub w: Consistency,
 }
 
 /// Imports.
 pub(crate) async fn run(session: &Session, args: ImportArgs) -> Result<Answer, CliError> {
     let (receiver, size_bytes) = open(&args.file)?;
     let bar = progress_bar(size_bytes);
-    let result = Import::new(session, bar.clone()).run(&receiver).await;
+    let result = Import::new(session, args.w, bar.clone()).run(&receiver).await;
     bar.finish_and_clear();
     let stored = result?;
     Ok(Answer::one(json!({ "ok": true, "stored": stored }), Text::Note(format!("stored {}", counted(stored, "line")))))
@@ -67,6 +70,7 @@ struct Outcome {
 
 struct Import<'a> {
     session: &'a Session,
+    w: Consistency,
     bar: ProgressBar,
     in_flight: FuturesUnordered<BoxFuture<'a, Outcome>>,
     keys: BTreeSet<Key>,
@@ -76,9 +80,9 @@ struct Import<'a> {
 }
 
 impl<'a> Import<'a> {
-    fn new(session: &'a Session, bar: ProgressBar) -> Import<'a> {
+    fn new(session: &'a Session, w: Consistency, bar: ProgressBar) -> Import<'a> {
         let in_flight = FuturesUnordered::new();
-        Import { session, bar, in_flight, keys: BTreeSet::new(), stored: 0, failure: None }
+        Import { session, w, bar, in_flight, keys: BTreeSet::new(), stored: 0, failure: None }
     }
 
     /// Imports all lines. Returns how many were stored.
@@ -126,7 +130,7 @@ impl<'a> Import<'a> {
         }
         if self.failure.is_none() || group.iter().all(|(number, _)| self.is_before_failure(*number)) {
             self.keys.insert(key.clone());
-            self.in_flight.push(Box::pin(store(self.session, key, group)));
+            self.in_flight.push(Box::pin(store(self.session, self.w, key, group)));
         }
     }
 
@@ -150,18 +154,11 @@ impl<'a> Import<'a> {
 }
 
 /// Stores the lines of one key: the first replaces what is there, the others join it.
-async fn store(session: &Session, key: Key, group: Vec<(u64, Line)>) -> Outcome {
+async fn store(session: &Session, w: Consistency, key: Key, group: Vec<(u64, Line)>) -> Outcome {
     let mut stored = 0;
     for (number, line) in group {
         let replaces = if stored == 0 { Replaces::Everything } else { Replaces::Nothing };
-        let request = PutRequest {
-            key: line.key,
-            value: line.value,
-            replaces,
-            w: Consistency::Quorum,
-            scope: Scope::Sloppy,
-            ttl: None,
-        };
+        let request = PutRequest { key: line.key, value: line.value, replaces, w, scope: Scope::Sloppy, ttl: None };
         if let Err(error) = put::put(session, request).await {
             return Outcome { key, stored, failure: Some((number, error)) };
         }

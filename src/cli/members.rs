@@ -9,6 +9,7 @@ use crate::{
     cli::{
         connect::Session,
         error::CliError,
+        filling,
         output::{Answer, Text},
         text::{age_text, peer_text},
     },
@@ -36,9 +37,20 @@ fn answer(status: &Status, ring: Option<&Ring>) -> Answer {
             json["held"] = ring.held_by(&member.node).count().into();
             json["owned"] = ring.tokens_of(&member.node).len().into();
         }
+        // How far others are, they tell themselves.
+        if member.node == status.node {
+            json["filling"] = filling::to_json(status);
+            json["handing_over"] = filling::handing_over(status).into();
+        }
         json
     });
-    Answer::one(Json::Array(json.collect()), Text::Lines(table(status, ring)))
+    let mut lines = vec![table(status, ring)];
+    let goes_on = filling::lines(status);
+    if !goes_on.is_empty() {
+        lines.push(format!("of the asked node, {}:", peer_text(&status.node)));
+        lines.extend(goes_on);
+    }
+    Answer::one(Json::Array(json.collect()), Text::Lines(lines.join("\n")))
 }
 
 /// One member, as `status` tells it.
@@ -47,7 +59,7 @@ pub(crate) fn to_json(member: &MemberStatus) -> Json {
         "peer_id": peer_text(&member.node),
         "name": member.profile.name.as_str(),
         "state": reach_text(member.state),
-        "membership": "member",
+        "membership": membership_text(member),
         "zone": member.profile.zone.as_ref().map(|zone| zone.as_str()),
         "weight": member.profile.weight,
     })
@@ -55,7 +67,8 @@ pub(crate) fn to_json(member: &MemberStatus) -> Json {
 
 /// All members for people.
 pub(crate) fn table(status: &Status, ring: Option<&Ring>) -> String {
-    let header = ["name", "state", "zone", "weight", "partitions", "heads", "agreed", "peer id", "addresses"];
+    let header =
+        ["name", "state", "membership", "zone", "weight", "partitions", "heads", "agreed", "peer id", "addresses"];
     let mut table = new_table(header);
     for member in &status.members {
         let pair = status.pairs.iter().find(|pair| pair.node == member.node);
@@ -63,6 +76,7 @@ pub(crate) fn table(status: &Status, ring: Option<&Ring>) -> String {
         table.add_row([
             member.profile.name.to_string(),
             reach_text(member.state).to_owned(),
+            membership_text(member).to_owned(),
             member.profile.zone.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
             member.profile.weight.to_string(),
             count(ring.map(|ring| ring.held_by(&member.node).count())),
@@ -108,10 +122,30 @@ pub(crate) fn reach_text(state: Reach) -> &'static str {
     }
 }
 
+/// Whether it stays, in a word.
+fn membership_text(member: &MemberStatus) -> &'static str {
+    if member.is_leaving { "leaving" } else { "member" }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::samples::{node, ring, status};
+
+    #[test]
+    fn who_is_about_to_leave_is_told_to_people_and_to_programs() {
+        let mut told = status(&[Reach::Up, Reach::Up]);
+        told.members[1].is_leaving = true;
+        (told.filling_partitions, told.filled_partitions) = (2, 6);
+        let answer = answer(&told, Some(&ring(1)));
+        let Text::Lines(text) = &answer.text else { panic!("lines") };
+        let is_told = |line: usize| text.lines().nth(line).unwrap().contains("leaving");
+        assert_eq!((is_told(1), is_told(2)), (false, true), "{text}");
+        assert!(text.contains(&format!("{}:\nfilling: 75 % done, 2 partitions left", peer_text(&node(0)))), "{text}");
+        let json = answer.into_single_json();
+        assert_eq!((&json[0]["filling"]["percent"], json[1].get("filling")), (&json!(75), None));
+        assert_eq!((&json[0]["membership"], &json[1]["membership"]), (&json!("member"), &json!("leaving")));
+    }
 
     #[test]
     fn every_member_is_told_with_its_share() {

@@ -10,6 +10,7 @@ use crate::{
     cli::{
         connect::Session,
         error::CliError,
+        filling::handing_over,
         output::{Answer, Text},
         status::name_of,
         text::peer_text,
@@ -49,6 +50,7 @@ fn metrics(status: &Status) -> Vec<Metric> {
     let members = |state| status.members.iter().filter(|member| member.state == state).count() as u64;
     let gauges = [
         ("keys", "Keys in the node's store, tombstones included.", status.key_count),
+        ("key_bytes", "About how many bytes those take.", status.key_bytes),
         ("partitions_held", "Partitions of whose row the node is.", status.held_partitions.into()),
         ("partitions_owned", "Partitions whose row the node heads.", status.owned_partitions.into()),
         ("members_up", "Members that the node reaches, itself included.", members(Reach::Up)),
@@ -58,6 +60,7 @@ fn metrics(status: &Status) -> Vec<Metric> {
         ("hint_bytes", "Size of those hints.", status.hint_bytes),
         ("marked_partitions", "Partitions in which hints were given up.", status.marked_partitions.into()),
         ("filling_partitions", "Partitions that the node cannot vouch for yet.", status.filling_partitions.into()),
+        ("handing_over_partitions", "Partitions that the node is to hold no more.", handing_over(status).into()),
         ("alerts", "Alerts that stand.", status.alert_count.into()),
         ("store_writable", "Whether the store takes writes.", u64::from(status.store_failure.is_none())),
     ];

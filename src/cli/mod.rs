@@ -23,6 +23,7 @@ pub mod get;
 pub mod delete;
 pub mod scan;
 mod status;
+mod filling;
 mod members;
 pub mod ring;
 mod ring_table;
@@ -34,11 +35,14 @@ pub mod hints;
 pub mod repair;
 pub mod verify;
 mod watch;
+pub mod membership;
+mod plan;
+mod plan_text;
 mod alerts;
 mod metrics;
 
 pub mod import;
-mod export;
+pub mod export;
 mod lines;
 mod shell;
 mod shell_line;
@@ -48,7 +52,7 @@ mod bench_report;
 pub mod start;
 mod on_alert;
 pub mod config;
-mod id;
+pub mod id;
 mod keygen;
 pub mod completions;
 
@@ -59,6 +63,7 @@ use crate::{
     cli::{
         connect::{Session, Target},
         error::{CliError, Exit},
+        membership::Audience,
         output::{Answer, Format, Terminal},
         put::ValueSource,
         settings::{Raw, Settings, Sources},
@@ -119,7 +124,7 @@ enum Command {
     /// Store the lines of a file: NDJSON {"key","value"}
     Import(import::ImportArgs),
     /// Write every key and value as NDJSON, sorted by key
-    Export,
+    Export(export::ExportArgs),
     /// A prompt; when not on a terminal: one command a line in, one JSON a line out
     Shell,
     /// Measure throughput and latency
@@ -128,7 +133,7 @@ enum Command {
     #[command(subcommand)]
     Config(config::ConfigCommand),
     /// The identity of the node on the data directory
-    Id,
+    Id(id::IdArgs),
     /// Make a key for a closed cluster: quorate keygen > swarm.key
     Keygen,
     /// The completions for a shell
@@ -158,6 +163,12 @@ pub(crate) enum ClientCommand {
     History(history::HistoryArgs),
     /// What a node keeps for members that are away; deliver, pause, resume or drop it
     Hints(hints::HintsArgs),
+    /// Have a node hand over what it holds, and leave the cluster; or stay after all
+    Leave(membership::LeaveArgs),
+    /// Remove a member for ever that is gone for good
+    Remove(membership::RemoveArgs),
+    /// Have a new node take over exactly the rows of a member that is gone for good
+    Replace(membership::ReplaceArgs),
     /// Make replicas equal now: compare a node's with all others of its rows
     Repair(repair::RepairArgs),
     /// Look at every record of a node, and mend what is damaged
@@ -198,13 +209,13 @@ impl Cli {
         match self.command {
             Command::Start(_) => start::run(&settings, terminal).await,
             Command::Config(config::ConfigCommand::Show(args)) => terminal.show(config::show(&settings, &args)),
-            Command::Id => terminal.show(id::run(&settings)?),
+            Command::Id(args) => terminal.show(id::run(&settings, args)?),
             Command::Client(command) => {
                 let session = connect().await?;
-                terminal.show(command.run(&session, ValueSource::Input).await?)
+                terminal.show(command.run(&session, ValueSource::Input, terminal).await?)
             }
             Command::Import(args) => terminal.show(import::run(&connect().await?, args).await?),
-            Command::Export => export::run(&connect().await?, terminal).await,
+            Command::Export(args) => export::run(&connect().await?, args, terminal).await,
             Command::Shell => shell::run(&connect().await?, &settings, terminal).await,
             Command::Bench(args) => {
                 let target = choose()?;
@@ -216,8 +227,14 @@ impl Cli {
 }
 
 impl ClientCommand {
-    /// Asks, and gives the answer.
-    pub(crate) async fn run(self, session: &Session, value_source: ValueSource) -> Result<Answer, CliError> {
+    /// Asks, and gives the answer. What must be seen or said yes to before goes to `terminal`.
+    pub(crate) async fn run(
+        self,
+        session: &Session,
+        value_source: ValueSource,
+        terminal: Terminal,
+    ) -> Result<Answer, CliError> {
+        let audience = Audience::of(value_source, terminal);
         match self {
             ClientCommand::Put(args) => put::run(session, args.into_request(value_source)?).await,
             ClientCommand::Get(args) => get::run(session, args.into_request()?).await,
@@ -229,6 +246,9 @@ impl ClientCommand {
             ClientCommand::Inspect(args) => inspect::run(session, args).await,
             ClientCommand::History(args) => history::run(session, args).await,
             ClientCommand::Hints(args) => hints::run(session, args.into_request()?).await,
+            ClientCommand::Leave(args) => membership::run(session, args.into_request(), audience, terminal).await,
+            ClientCommand::Remove(args) => membership::run(session, args.into_request(), audience, terminal).await,
+            ClientCommand::Replace(args) => membership::run(session, args.into_request(), audience, terminal).await,
             ClientCommand::Repair(args) => repair::run(session, args.into_request()?).await,
             ClientCommand::Verify(args) => verify::run(session, args).await,
             ClientCommand::Alerts => alerts::run(session).await,
@@ -316,6 +336,11 @@ mod tests {
             "quorate put k --overwrite",
             "quorate put k -5 --create",
             "quorate get k --r all --strict",
+            "quorate get k --r local-quorum",
+            "quorate put k v --w each-quorum",
+            "quorate import f --w local-quorum",
+            "quorate export --r each-quorum",
+            "quorate bench --w each-quorum --r local-quorum",
             "quorate get k --local -o json --node /ip4/127.0.0.1/tcp/1",
             "quorate delete k --context abc --w one",
             "quorate scan p --limit 7",
@@ -336,6 +361,13 @@ mod tests {
             "quorate hints resume",
             "quorate hints drop --target 12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo --yes",
             "quorate hints drop --target 12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo --dry-run",
+            "quorate leave --wait --yes -o json",
+            "quorate leave --dry-run",
+            "quorate leave --cancel",
+            "quorate remove ann --dry-run",
+            "quorate remove 12D3KooWQYhTNQ --yes --force",
+            "quorate replace ann 12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo --yes --force",
+            "quorate replace ann 12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo --dry-run",
             "quorate repair",
             "quorate repair --partition 3 --wait -o json",
             "quorate repair --key k --trace",
@@ -345,6 +377,7 @@ mod tests {
             "quorate config show --origin --replicas 2",
             "quorate inspect k",
             "quorate id",
+            "quorate id --create --data-dir d",
             "quorate keygen",
             "quorate completions bash",
         ] {
@@ -358,11 +391,19 @@ mod tests {
             "quorate put k v --create --overwrite",
             "quorate put k v --create --context x",
             "quorate get k --r 0",
+            "quorate get k --r local",
             "quorate get k --local --r one",
             "quorate put k v --ttl 1",
             "quorate bench --mix 60:50",
             "quorate fetch k",
             "quorate hints away",
+            "quorate leave ann",
+            "quorate leave --cancel --wait",
+            "quorate leave --dry-run --yes",
+            "quorate remove",
+            "quorate remove ann --dry-run --yes",
+            "quorate replace ann",
+            "quorate replace ann bob",
             "quorate ring --roots --key k",
             "quorate repair --partition 3 --key k",
             "quorate repair --partition -1",

@@ -6,7 +6,7 @@
 
 use std::{
     fmt,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _},
     time::Duration,
 };
 
@@ -135,6 +135,16 @@ impl Terminal {
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
 
+    /// Asks the person at the terminal. Whatever is not a yes is a no.
+    pub(crate) fn ask_for_yes(self, question: &str) -> Result<bool, CliError> {
+        let mut err = io::stderr().lock();
+        // That nobody sees the question is no failure: nobody says yes then.
+        let _ = write!(err, "{question} (yes or no) ").and_then(|()| err.flush());
+        let mut line = String::new();
+        io::stdin().lock().take(ANSWER_LIMIT_BYTES).read_line(&mut line).map_err(CliError::io("standard input"))?;
+        Ok(is_yes(&line))
+    }
+
     /// Exactly these bytes; a person's prompt still begins on a line of its own.
     fn raw(self, bytes: &[u8]) -> Result<(), CliError> {
         let ends_line = bytes.ends_with(b"\n") || !io::stdout().is_terminal();
@@ -160,6 +170,13 @@ pub(crate) fn progress(bar: ProgressBar, template: &str) -> ProgressBar {
     bar
 }
 
+/// Longest answer to a question that is read.
+const ANSWER_LIMIT_BYTES: u64 = 1_024;
+
+fn is_yes(line: &str) -> bool {
+    matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes")
+}
+
 fn write_out(write: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     write(&mut out).and_then(|()| out.flush()).map_err(CliError::io("standard output"))
@@ -168,6 +185,12 @@ fn write_out(write: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_yes_is_a_yes() {
+        assert!(["y\n", " Yes ", "YES"].into_iter().all(is_yes));
+        assert!(!["", "\n", "no", "yes please", "yy"].into_iter().any(is_yes));
+    }
 
     #[test]
     fn many_lines_become_one_object_in_the_shell() {

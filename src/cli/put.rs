@@ -21,7 +21,7 @@ use crate::{
         output::{Answer, Text},
         text::{
             context_text, counted, key_of, new_value, parse_consistency, parse_context, parse_ttl, peer_text,
-            printable, scope_of,
+            printable, read_before, scope_of,
         },
     },
     client::{Quorum, Write},
@@ -47,7 +47,7 @@ pub struct PutArgs {
     /// Replace nothing: the value becomes a sibling of whatever is there.
     #[arg(long)]
     pub create: bool,
-    /// Durable copies to wait for: one, quorum, all, or a number.
+    /// Durable copies to wait for: one, quorum, all, local-quorum, each-quorum, or a number.
     #[arg(long, value_parser = parse_consistency, default_value = "quorum")]
     pub w: Consistency,
     /// Count only members of the key's own row.
@@ -135,7 +135,7 @@ pub(crate) async fn put(session: &Session, request: PutRequest) -> Result<Stored
         Replaces::Seen(context) => Some(context),
         Replaces::Nothing => None,
         Replaces::Everything => {
-            let found = client.get(&request.key, Quorum { count: Consistency::Quorum, scope: request.scope }).await;
+            let found = client.get(&request.key, Quorum { count: read_before(request.w), scope: request.scope }).await;
             let found = found.map_err(|error| session.explain_read_first(error, WITHOUT_READING))?;
             (!found.siblings.is_empty()).then_some(found.context)
         }

@@ -12,6 +12,7 @@ use crate::{
     cli::{
         connect::Session,
         error::CliError,
+        filling,
         members::{name_in, new_table, to_lines},
         output::{Answer, Text},
         ring_row::{self, Reaches},
@@ -19,8 +20,9 @@ use crate::{
         text::{key_of, peer_text},
     },
     ident::NodeId,
+    membership::configuration::Configurations,
     ring::{Ring, token::Partition},
-    wire::administration::RootStatus,
+    wire::{administration::RootStatus, client::Status},
 };
 
 /// Arguments of `ring`.
@@ -45,11 +47,15 @@ pub(crate) async fn run(session: &Session, args: &RingArgs) -> Result<Answer, Cl
         false => None,
     };
     let roots: Option<Roots> = roots.map(|roots| roots.into_iter().map(|root| (root.partition, root)).collect());
+    let status = session.client.status().await.ok();
     let view = session.client.view();
     let name = |node: &NodeId| name_in(&view, node).unwrap_or_default();
     match (&view.ring, key) {
-        (Some(ring), Some(key)) => Ok(ring_row::answer(&key, ring, &reaches(session).await, name)),
-        (Some(ring), None) => Ok(answer(ring, roots.as_ref(), name)),
+        (Some(ring), Some(key)) => Ok(ring_row::answer(&key, ring, &reaches(status.as_ref()), name)),
+        (Some(ring), None) => {
+            let filling = status.as_ref().and_then(filling::line);
+            Ok(answer(ring, roots.as_ref().map(|roots| (roots, &view.configurations)), filling, name))
+        }
         (None, _) => {
             Err(CliError::Missing { detail: "the node has found no cluster yet, so there is no ring".to_owned() })
         }
@@ -57,15 +63,19 @@ pub(crate) async fn run(session: &Session, args: &RingArgs) -> Result<Answer, Cl
 }
 
 /// Whom the asked member reaches. Nobody is in it when that member does not answer: the row is known all the same.
-async fn reaches(session: &Session) -> Reaches {
-    match session.client.status().await {
-        Ok(status) => status.members.iter().map(|member| (member.node, member.state)).collect(),
-        Err(_) => Reaches::new(),
-    }
+fn reaches(status: Option<&Status>) -> Reaches {
+    let members = status.into_iter().flat_map(|status| &status.members);
+    members.map(|member| (member.node, member.state)).collect()
 }
 
-/// `name` gives the name of a member.
-fn answer(ring: &Ring, roots: Option<&Roots>, name: impl Fn(&NodeId) -> String) -> Answer {
+/// `name` gives the name of a member, `filling` says how far the asked one is with filling, if it does. With roots it is
+/// also told which rows quorums are asked for in.
+fn answer(
+    ring: &Ring,
+    roots: Option<(&Roots, &Configurations)>,
+    filling: Option<String>,
+    name: impl Fn(&NodeId) -> String,
+) -> Answer {
     let partitions = ring.partitions();
     // A peer id is dear to make, and each is in many rows.
     let ids: BTreeMap<NodeId, String> =
@@ -77,11 +87,14 @@ fn answer(ring: &Ring, roots: Option<&Roots>, name: impl Fn(&NodeId) -> String) 
             "token": partition.first_token(partitions).to_string(),
             "row": row,
         });
-        if roots.is_some() {
-            // One configuration is active as long as nothing moves: the row.
-            json["configurations"] = json!([row]);
+        if let Some((_, configurations)) = roots {
+            // Its members may have left the ring since.
+            let texts = |row: &&[NodeId]| -> Vec<String> {
+                row.iter().map(|node| ids.get(node).cloned().unwrap_or_else(|| peer_text(node))).collect()
+            };
+            json["configurations"] = configurations.active(partition).iter().map(texts).collect::<Vec<_>>().into();
         }
-        if let Some(root) = roots.and_then(|roots| roots.get(&partition)) {
+        if let Some(root) = roots.and_then(|(roots, _)| roots.get(&partition)) {
             json["root"] = root_text(root).into();
             json["count"] = root.count.into();
             json["filled"] = root.filled.into();
@@ -90,20 +103,24 @@ fn answer(ring: &Ring, roots: Option<&Roots>, name: impl Fn(&NodeId) -> String) 
     });
     let lines: Vec<Json> = lines.collect();
     let mut text = ring_table::to_text(ring, name);
-    if let Some(roots) = roots {
-        text = format!("{text}\n\nwhat the asked node holds:\n{}", roots_table(ring, roots));
+    if let Some(filling) = filling {
+        text = format!("{text}\n{filling}");
+    }
+    if let Some((roots, configurations)) = roots {
+        text = format!("{text}\n\nwhat the asked node holds:\n{}", roots_table(ring, roots, configurations));
     }
     Answer::many(lines, Text::Lines(text))
 }
 
-fn roots_table(ring: &Ring, roots: &Roots) -> String {
-    let mut table = new_table(["partition", "token", "keys", "filled", "root"]);
+fn roots_table(ring: &Ring, roots: &Roots, configurations: &Configurations) -> String {
+    let mut table = new_table(["partition", "token", "keys", "filled", "configurations", "root"]);
     for (partition, root) in roots {
         table.add_row([
             partition.to_string(),
             partition.first_token(ring.partitions()).to_string(),
             root.count.to_string(),
             if root.filled { "yes" } else { "no" }.to_owned(),
+            configurations.active(*partition).len().to_string(),
             root_text(root),
         ]);
     }
@@ -119,7 +136,8 @@ fn root_text(root: &RootStatus) -> String {
 mod tests {
     use super::*;
     use crate::{
-        cli::samples::{node, ring},
+        cli::samples::ring,
+        membership::{change::ChangeKind, samples::Cluster},
         wire::exchange::Root,
     };
 
@@ -129,7 +147,7 @@ mod tests {
 
     #[test]
     fn there_is_one_object_a_partition_with_its_token_and_its_row() {
-        let answer = answer(&ring(5), None, name);
+        let answer = answer(&ring(5), None, None, name);
         let json = answer.into_single_json();
         let lines = json["lines"].as_array().unwrap();
         assert_eq!(lines.len(), 16);
@@ -141,10 +159,17 @@ mod tests {
 
     #[test]
     fn roots_are_told_of_what_the_asked_node_holds_and_configurations_of_all() {
-        let ring = ring(5);
-        let held = ring.held_by(&node(0)).next().unwrap();
+        let mut cluster = Cluster::settled(4);
+        cluster.say(4, |_| ChangeKind::Leaving);
+        (1..=3).for_each(|number| cluster.fill(number));
+        let view = cluster.view();
+        let ring = view.ring.as_deref().unwrap();
+        // What the leaver held is held by three others now as well, and nobody has said yet that it need not keep it.
+        let is_twofold = |partition: &Partition| view.configurations.active(*partition).len() == 2;
+        let held = view.partitions().find(is_twofold).unwrap();
         let root = RootStatus { partition: held, count: 7, root: Root([0xab; 16]), filled: false };
-        let answer = answer(&ring, Some(&Roots::from([(held, root)])), name);
+        let roots = Roots::from([(held, root)]);
+        let answer = answer(ring, Some((&roots, &view.configurations)), None, name);
         let Text::Lines(text) = &answer.text else { panic!("lines") };
         let row = text.lines().last().unwrap();
         assert!(row.contains(&"ab".repeat(16)) && row.contains('7') && row.contains("no"), "{text}");
@@ -152,8 +177,32 @@ mod tests {
         let line = |partition: Partition| json["lines"][usize::from(partition.0)].clone();
         assert_eq!(line(held)["root"], "ab".repeat(16));
         assert_eq!((&line(held)["count"], &line(held)["filled"]), (&json!(7), &json!(false)));
-        assert_eq!(line(held)["configurations"], json!([line(held)["row"]]));
-        let elsewhere = ring.partitions().iter().find(|partition| *partition != held).unwrap();
-        assert_eq!((line(elsewhere).get("root"), line(elsewhere)["configurations"].is_array()), (None, true));
+        let configurations = line(held)["configurations"].as_array().unwrap().clone();
+        assert_eq!(
+            (configurations.len(), configurations.contains(&line(held)["row"])),
+            (2, true),
+            "{configurations:?}"
+        );
+        assert!(configurations.iter().any(|row| row.to_string().contains(&peer_text(&cluster.id(4)))));
+        let elsewhere = view.partitions().find(|partition| !is_twofold(partition)).unwrap();
+        assert_eq!(line(elsewhere).get("root"), None);
+        let sorted = |row: &Json| {
+            let mut row: Vec<String> = row.as_array().unwrap().iter().map(Json::to_string).collect();
+            row.sort();
+            row
+        };
+        let configurations = line(elsewhere)["configurations"].as_array().unwrap().clone();
+        assert_eq!(configurations.len(), 1);
+        assert_eq!(sorted(&configurations[0]), sorted(&line(elsewhere)["row"]));
+    }
+
+    #[test]
+    fn below_the_picture_it_is_said_how_far_filling_is() {
+        let shown = |filling: Option<&str>| match answer(&ring(5), None, filling.map(str::to_owned), name).text {
+            Text::Lines(text) => text,
+            other => panic!("{other:?}"),
+        };
+        let text = shown(Some("filling: 75 % done, 2 partitions left, about 1 s"));
+        assert_eq!(text, format!("{}\nfilling: 75 % done, 2 partitions left, about 1 s", shown(None)));
     }
 }

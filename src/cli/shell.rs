@@ -18,7 +18,7 @@ use crate::cli::{
     connect::Session,
     error::{CliError, Exit},
     lines,
-    output::Terminal,
+    output::{Format, Terminal},
     put::ValueSource,
     settings::Settings,
     shell_line::{self, Order},
@@ -108,7 +108,7 @@ fn receive(
 async fn carry_out(session: &Session, order: Order) -> Json {
     let Order { id, command } = order;
     let result = match command {
-        Ok(command) => command.run(session, ValueSource::ArgumentsOnly).await,
+        Ok(command) => command.run(session, ValueSource::ArgumentsOnly, Terminal { format: Format::Json }).await,
         Err(error) => Err(error),
     };
     let json = match result {
@@ -143,7 +143,7 @@ async fn prompt(session: &Session, settings: &Settings, terminal: Terminal) -> R
             break;
         }
         match shell_line::parse(line.as_bytes()).command {
-            Ok(command) => match command.run(session, ValueSource::ArgumentsOnly).await {
+            Ok(command) => match command.run(session, ValueSource::ArgumentsOnly, terminal).await {
                 Ok(answer) => drop(terminal.show(answer)?),
                 Err(error) => drop(terminal.fail(&error)),
             },

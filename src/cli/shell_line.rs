@@ -62,7 +62,12 @@ fn from_object(mut object: Map<String, Json>) -> Result<ClientCommand, CliError>
     // A repair and a ring are of everything unless it is told of what: their key is an option.
     let key_option = if op == "repair" || op == "ring" { take_bytes(&mut object, "key").map_err(usage)? } else { None };
     let mut places = Vec::new();
-    for name in ["key", "prefix", "value", "action"] {
+    let names: &[&str] = match op.as_str() {
+        "remove" => &["node"],
+        "replace" => &["old", "new"],
+        _ => &["key", "prefix", "value", "action"],
+    };
+    for name in names {
         places.extend(take_bytes(&mut object, name).map_err(usage)?);
     }
     // The word `-` would stand for the standard input; here it is a value like any other, but cannot be said in words.
@@ -164,6 +169,8 @@ mod tests {
     fn every_command_of_a_client_can_be_said_as_an_object() {
         for line in [
             r#"{"op":"get","key":"k","r":"all"}"#,
+            r#"{"op":"get","key":"k","r":"local-quorum"}"#,
+            r#"{"op":"delete","key":"k","w":"each-quorum"}"#,
             r#"{"op":"get","key":"k","local":true}"#,
             r#"{"op":"delete","key":"k","context":"AQ"}"#,
             r#"{"op":"scan","prefix":"k","limit":3}"#,
@@ -177,6 +184,10 @@ mod tests {
             r#"{"op":"history"}"#,
             r#"{"op":"hints"}"#,
             r#"{"op":"hints","action":"pause"}"#,
+            r#"{"op":"leave","wait":true,"yes":true}"#,
+            r#"{"op":"leave","cancel":true}"#,
+            r#"{"op":"remove","node":"--yes","dry_run":true}"#,
+            r#"{"op":"replace","old":"ann","new":"12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo","yes":true}"#,
             r#"{"op":"repair"}"#,
             r#"{"op":"repair","partition":3,"wait":true,"trace":false}"#,
             r#"{"op":"verify","wait":true}"#,
@@ -205,6 +216,8 @@ mod tests {
         for line in [
             r#"{"id":7}"#,
             r#"{"op":"fetch","id":7}"#,
+            r#"{"op":"scan","node":"k","id":7}"#,
+            r#"{"op":"remove","key":"k","id":7}"#,
             r#"{"op":"get","id":7}"#,
             r#"{"op":"get","key":"k","x":[],"id":7}"#,
         ] {

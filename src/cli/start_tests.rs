@@ -105,3 +105,30 @@ fn people_are_warned_of_an_open_cluster_and_of_lazy_disks() {
     assert!(text.contains("open cluster") && text.contains("PERIODIC") && text.contains("/nowhere"), "{text}");
     assert!(!announcer(&[("swarm_key", "key")]).introduction().contains("open cluster"));
 }
+
+#[test]
+fn a_member_that_is_gone_is_told_and_ends_nothing() {
+    let gone = Notice::Event(Event::MemberGone(node(3)));
+    assert_eq!(to_json(&gone), json!({ "event": "member_gone", "peer_id": peer_text(&node(3)) }));
+    assert_eq!(to_text(&gone), format!("gone      {}", peer_text(&node(3))));
+    assert!(end_of(&gone).is_none());
+    assert!(end_of(&Notice::Warning("disk".to_owned())).is_none());
+}
+
+#[test]
+fn a_node_that_has_left_has_done_what_it_was_asked_to() {
+    let left = Notice::Event(Event::Stopped(Stop::Left));
+    assert_eq!(to_json(&left), json!({ "event": "stopped", "reason": "left" }));
+    assert!(to_text(&left).contains("has left the cluster"), "{}", to_text(&left));
+    assert_eq!(end_of(&left).unwrap().unwrap().code(), 0);
+}
+
+#[test]
+fn a_node_that_was_removed_fails_with_the_reason_and_what_to_do() {
+    let removed = Notice::Event(Event::Stopped(Stop::Removed));
+    assert_eq!(to_json(&removed), json!({ "event": "stopped", "reason": "removed" }));
+    let error = end_of(&removed).unwrap().unwrap_err();
+    assert_eq!(error.exit().code(), 1);
+    let text = error.to_string();
+    assert!(text.contains("removed from the cluster for ever") && text.contains("--data-dir"), "{text}");
+}

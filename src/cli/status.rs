@@ -1,12 +1,13 @@
 //! `quorate status`: whether the cluster serves, as one member sees it.
 
+use indicatif::HumanBytes;
 use serde_json::{Map, Value as Json, json};
 
 use crate::{
     cli::{
         connect::Session,
         error::{CliError, Exit},
-        members,
+        filling, members,
         output::{Answer, Text},
         repair,
         text::{counted, peer_text, seconds_of},
@@ -80,9 +81,13 @@ fn to_json(status: &Status, health: Health) -> Json {
             "owned": status.owned_partitions,
             "filling": status.filling_partitions,
             "unsettled": status.unsettled_partitions,
+            "filled": status.filled_partitions,
+            "handing_over": filling::handing_over(status),
         },
+        "filling": filling::to_json(status),
         "replicas": status.parameters.map_or(0, |parameters| parameters.replicas),
         "keys": status.key_count,
+        "key_bytes": status.key_bytes,
         "hints": { "count": status.hint_count, "bytes": status.hint_bytes },
         "marked_partitions": status.marked_partitions,
         "exchanges": status.pairs.iter().map(|pair| pair_json(pair, status)).collect::<Vec<_>>(),
@@ -130,10 +135,11 @@ fn to_text(status: &Status, report: &ExchangeReport, ring: Option<&Ring>, health
         format!("cluster {} is {}", status.cluster, health.word()),
         format!("asked: {} ({})", name_of(status), peer_text(&status.node)),
         format!(
-            "holds {} of {total} partitions, heads {}; {}, tombstones included",
+            "holds {} of {total} partitions, heads {}; {}, tombstones included, about {}",
             status.held_partitions,
             status.owned_partitions,
-            counted(status.key_count, "key")
+            counted(status.key_count, "key"),
+            HumanBytes(status.key_bytes)
         ),
         format!(
             "{} of a key; history: {}, {}",
@@ -156,13 +162,7 @@ fn to_text(status: &Status, report: &ExchangeReport, ring: Option<&Ring>, health
     if let Some(failure) = &status.store_failure {
         lines.push(format!("its store refuses writes: {failure}"));
     }
-    if status.filling_partitions > 0 {
-        let partitions = counted(status.filling_partitions.into(), "partition");
-        lines.push(format!(
-            "cannot vouch for {partitions}: its store is new, was wiped or restored; it answers for nothing there until it \
-             has been compared with enough others"
-        ));
-    }
+    lines.extend(filling::lines(status));
     lines.extend(report.repair.as_ref().map(repair::line));
     lines.extend(report.check.as_ref().map(verify::line));
     if status.hint_count > 0 {
@@ -289,6 +289,9 @@ mod tests {
             "/partitions/held",
             "/partitions/owned",
             "/partitions/filling",
+            "/partitions/filled",
+            "/partitions/handing_over",
+            "/filling",
             "/keys",
             "/hints/count",
             "/hints/bytes",
@@ -327,6 +330,7 @@ mod tests {
         assert_eq!(answer(&told, &report(), &view(3)).into_single_json()["partitions"]["filling"], 7);
         let said = text(answer(&told, &report(), &view(3)));
         assert!(said.contains("cannot vouch for 7 partitions") && said.contains("wiped"), "{said}");
+        assert!(said.contains("filling: 0 % done, 7 partitions left, time left unknown"), "{said}");
         assert!(!text(answer(&status(&[Reach::Up; 3]), &report(), &view(3))).contains("vouch"));
     }
 

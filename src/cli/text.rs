@@ -117,18 +117,32 @@ pub(crate) fn scope_of(strict: bool) -> Scope {
     if strict { Scope::Strict } else { Scope::Sloppy }
 }
 
-/// `one`, `quorum`, `all` or a number of replicas.
+/// `one`, `quorum`, `all`, `local-quorum`, `each-quorum` or a number of replicas.
 pub(crate) fn parse_consistency(text: &str) -> Result<Consistency, String> {
     match text {
         "one" => Ok(Consistency::One),
         "quorum" => Ok(Consistency::Quorum),
         "all" => Ok(Consistency::All),
+        "local-quorum" => Ok(Consistency::LocalQuorum),
+        "each-quorum" => Ok(Consistency::EachQuorum),
         _ => match text.parse() {
             Ok(count) if (1..=REPLICA_COUNT_MAX).contains(&count) => Ok(Consistency::Count(count)),
             Ok(_) | Err(_) => {
-                Err(format!("it must be `one`, `quorum`, `all` or a number from 1 to {REPLICA_COUNT_MAX}"))
+                let words = "`one`, `quorum`, `all`, `local-quorum`, `each-quorum`";
+                Err(format!("it must be {words} or a number from 1 to {REPLICA_COUNT_MAX}"))
             }
         },
+    }
+}
+
+/// How many replicas a write that reads first asks, when it waits for `w`: a quorum; where only one zone is waited for,
+/// one of that zone, so that the loss of another does not keep the write.
+pub(crate) fn read_before(w: Consistency) -> Consistency {
+    match w {
+        Consistency::LocalQuorum => Consistency::LocalQuorum,
+        Consistency::One | Consistency::Quorum | Consistency::All | Consistency::Count(_) | Consistency::EachQuorum => {
+            Consistency::Quorum
+        }
     }
 }
 
@@ -285,8 +299,18 @@ mod tests {
     fn a_consistency_is_a_word_or_a_number_of_replicas() {
         assert_eq!(parse_consistency("quorum"), Ok(Consistency::Quorum));
         assert_eq!(parse_consistency("2"), Ok(Consistency::Count(2)));
-        for text in ["0", "17", "300", "two", ""] {
+        assert_eq!(parse_consistency("local-quorum"), Ok(Consistency::LocalQuorum));
+        assert_eq!(parse_consistency("each-quorum"), Ok(Consistency::EachQuorum));
+        for text in ["0", "17", "300", "two", "", "local", "local_quorum", "each-quorums"] {
             assert!(parse_consistency(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_write_that_waits_for_one_zone_reads_first_in_that_zone() {
+        assert_eq!(read_before(Consistency::LocalQuorum), Consistency::LocalQuorum);
+        for w in [Consistency::One, Consistency::All, Consistency::EachQuorum, Consistency::Count(3)] {
+            assert_eq!(read_before(w), Consistency::Quorum);
         }
     }
 

@@ -266,7 +266,7 @@ impl Client {
     pub async fn status(&self) -> Result<Status, ClientError> {
         let _permit = self.begin()?;
         self.perform_for("status", Route::Node(self.home), ClientRequest::Status, |response| match response {
-            ClientResponse::Status(status) => Some(status),
+            ClientResponse::Status(status) => Some(*status),
             _ => None,
         })
         .await

@@ -99,8 +99,21 @@ pub struct Filling {
     ripe: BTreeMap<Partition, Progress>,
     /// How many partitions were wanted, and are not any more, since the last time that none was.
     done: usize,
+    /// What has come for them since then.
+    taken: Taken,
     /// Until when those are left alone with whom it came to nothing.
     resting: BTreeMap<NodeId, Instant>,
+}
+
+/// What exchanges have brought for partitions that were wanted, since some were for the first time after none was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Taken {
+    /// When that was; nothing while none is wanted.
+    pub since: Option<Instant>,
+    /// Keys changed here.
+    pub keys: u64,
+    /// Bytes sent and received, what was compared included.
+    pub bytes: u64,
 }
 
 /// With whom something was done about a partition.
@@ -141,7 +154,7 @@ impl Filling {
     /// Nothing to fill yet, at `me`.
     pub fn new(me: NodeId, rules: FillingRules) -> Filling {
         let (wanted, ripe, resting) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Filling { me, rules, wanted, ripe, done: 0, resting }
+        Filling { me, rules, wanted, ripe, done: 0, taken: Taken::default(), resting }
     }
 
     /// This is the view now. Of partitions in doubt this node cannot vouch for what it holds itself: it wants them compared
@@ -165,7 +178,9 @@ impl Filling {
         }
         self.done += self.wanted.len();
         if wanted.is_empty() {
-            self.done = 0;
+            (self.done, self.taken) = (0, Taken::default());
+        } else {
+            self.taken.since.get_or_insert(now);
         }
         (self.wanted, self.ripe) = (wanted, ripe);
         self.resting.retain(|_, until| *until > now);
@@ -180,6 +195,14 @@ impl Filling {
             if partitions.contains(*partition) && !is_old && is_use {
                 progress.with.insert(peer);
             }
+        }
+    }
+
+    /// An exchange over `partitions` has moved so much. Those that are not wanted are not told apart: it is for people.
+    pub fn on_moved(&mut self, partitions: &PartitionSet, keys: u64, bytes: u64) {
+        if self.wanted.keys().any(|partition| partitions.contains(*partition)) {
+            self.taken.keys += keys;
+            self.taken.bytes += bytes;
         }
     }
 
@@ -248,6 +271,11 @@ impl Filling {
     /// How many partitions are wanted, and how many of those that were wanted at once are not any more.
     pub fn progress(&self) -> (usize, usize) {
         (self.wanted.len(), self.done)
+    }
+
+    /// What has come for those that were wanted at once.
+    pub fn taken(&self) -> Taken {
+        self.taken
     }
 
     /// Whether `partition` is wanted.

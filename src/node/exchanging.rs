@@ -177,6 +177,7 @@ impl Node {
                 let bytes = size_of_question(&question);
                 self.counters.exchange_bytes += bytes;
                 self.exchanging.repairing.note(&peer, 0, items_of(&question) as u64, bytes);
+                self.filling.on_moved(&asking.shared, 0, bytes);
                 self.counters.items_given += items_of(&question) as u64;
                 asking.stand = Stand::Asked(descent);
                 asking.asked = now.instant;
@@ -213,6 +214,7 @@ impl Node {
         self.counters.exchange_bytes += bytes;
         let peer = asking.errand.peer;
         self.exchanging.repairing.note(&peer, 0, 0, bytes);
+        self.filling.on_moved(&asking.shared, 0, bytes);
         let Stand::Asked(descent) = std::mem::replace(&mut asking.stand, Stand::InStore) else { return };
         if now.instant - asking.begun > EXCHANGE_TIME_MAX {
             return self.finish_exchange(now, exchange, Outcome::Failed(UNFINISHED.to_owned()));
@@ -253,6 +255,7 @@ impl Node {
         };
         self.counters.items_taken += changed;
         self.exchanging.repairing.note(&asking.errand.peer, changed, 0, 0);
+        self.filling.on_moved(&asking.shared, changed, 0);
         self.take_in(now, exchange, 0);
     }
 

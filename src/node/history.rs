@@ -43,6 +43,8 @@ pub(super) struct Records {
     staged: Option<(History, Batch)>,
     waiting: VecDeque<Batch>,
     to_author: VecDeque<ChangeKind>,
+    /// What was ordered, or is this node's last word, and could not be stored.
+    to_say_again: Vec<ChangeKind>,
     reconciling: BTreeSet<NodeId>,
     /// Members that have told this life which boot they know of.
     greeted: BTreeSet<NodeId>,
@@ -96,6 +98,7 @@ impl Records {
             staged: None,
             waiting: VecDeque::new(),
             to_author: VecDeque::new(),
+            to_say_again: Vec::new(),
             reconciling: BTreeSet::new(),
             greeted: BTreeSet::new(),
             is_confirmed: false,
@@ -133,6 +136,18 @@ fn spoils_the_rest(error: &HistoryError) -> bool {
         | HistoryError::NotFounded
         | HistoryError::Full { .. }
         | HistoryError::BadLamport { .. } => false,
+    }
+}
+
+/// Whether it was ordered, or is a last word: all else a node finds by itself to be still unsaid.
+fn is_order(kind: &ChangeKind) -> bool {
+    match kind {
+        ChangeKind::Leaving | ChangeKind::Left | ChangeKind::Removed(_) | ChangeKind::Replaced(_) => true,
+        ChangeKind::Founded(_)
+        | ChangeKind::Joined(_)
+        | ChangeKind::Updated(_)
+        | ChangeKind::Filled(_)
+        | ChangeKind::Retired(_) => false,
     }
 }
 
@@ -225,6 +240,8 @@ impl Node {
         } else {
             if matches!(batch.origin, Origin::Here) {
                 // What peers said they say again; what this node has to say, nobody else does.
+                let kinds = batch.changes.iter().map(|change| change.kind.clone());
+                self.records.to_say_again.extend(kinds.filter(is_order));
                 self.alarms.set(Alarm::SayAgain, now.instant + self.config.reconcile_interval);
             }
             self.settle(now, batch.without_news());
@@ -235,10 +252,11 @@ impl Node {
     /// What this node had to say of itself could not be stored: it is tried again, if it is still to be said.
     pub(super) fn on_say_again(&mut self, now: Now) {
         if self.records.history.is_empty() {
-            self.on_found_alarm(now, true);
-        } else {
-            self.become_member(now);
+            return self.on_found_alarm(now, true);
         }
+        let again = std::mem::take(&mut self.records.to_say_again);
+        again.into_iter().for_each(|kind| self.author(now, kind));
+        self.become_member(now);
     }
 
     /// What a peer with `summary` lacks, as much as one message takes.
@@ -257,11 +275,14 @@ impl Node {
         if self.records.history.is_empty() || !self.records.to_author.is_empty() || is_being_said {
             return;
         }
-        if self.stopping.is_some() || self.view.bans(&self.me) || !self.may_speak() {
+        if self.stopping.is_some() || self.view.bans(&self.me) {
             return;
         }
         let profile = self.config.profile.clone();
         match self.view.members.get(&self.me) {
+            None if !self.may_speak() => {}
+            // What is new of it waits for others. It serves all the same: it may be the only one that is up.
+            Some(_) if !self.may_speak() => self.note_ready(),
             None => self.author(now, ChangeKind::Joined(profile)),
             Some(member) if member.profile != profile => self.author(now, ChangeKind::Updated(profile)),
             Some(_) => self.note_ready(),

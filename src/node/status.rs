@@ -24,9 +24,16 @@ use crate::{
 
 impl Node {
     /// How this node sees the cluster; the rest is what its store told.
-    pub(super) fn status(&self, now: Now, key_count: u64, marked: &[Partition], counts: StoreCounts) -> Status {
+    pub(super) fn status(
+        &self,
+        now: Now,
+        (key_count, key_bytes): (u64, u64),
+        marked: &[Partition],
+        counts: StoreCounts,
+    ) -> Status {
         let held = self.view.held_by(&self.me).count();
         let (to_fill, filled) = self.filling.progress();
+        let taken = self.filling.taken();
         let partitions = |count: usize| u32::try_from(count).expect("at most 65 536 partitions");
         let owned = self.view.ring.as_ref().map_or(0, |ring| ring.tokens_of(&self.me).len());
         Status {
@@ -49,6 +56,7 @@ impl Node {
             held_partitions: partitions(held),
             owned_partitions: partitions(owned),
             key_count,
+            key_bytes,
             commit_count: counts.commits,
             write_count: counts.works,
             damaged_count: counts.damaged,
@@ -58,6 +66,9 @@ impl Node {
             marked_partitions: partitions(marked.len()),
             filling_partitions: partitions(to_fill),
             filled_partitions: u32::try_from(filled).unwrap_or(u32::MAX),
+            filling_ms: taken.since.map_or(0, |since| millis(now.instant - since)),
+            filling_keys: taken.keys,
+            filling_bytes: taken.bytes,
             leftover_partitions: partitions(self.handing.len()),
             unsettled_partitions: partitions(self.view.unsettled().count()),
             pairs: self.pair_statuses(now),

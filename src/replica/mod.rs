@@ -305,6 +305,8 @@ pub enum Done {
     Totals {
         /// Keys held, tombstones included.
         key_count: u64,
+        /// About how many bytes they take in the store.
+        key_bytes: u64,
         /// What hints come to, by target.
         hints: Vec<(NodeId, HintTotals)>,
         /// Partitions that are marked to be compared early, ascending.
@@ -429,6 +431,7 @@ pub fn answer(txn: &impl ReadTxn, query: &Query, now: WallTime, counts: &mut Sto
         Query::HintTotals => hints::totals(txn).map(Done::HintTotals),
         Query::Totals => Ok(Done::Totals {
             key_count: txn.count(Table::Objects)?,
+            key_bytes: txn.size_bytes(Table::Objects)?,
             hints: hints::totals(txn)?,
             marked: hints::marked(txn)?,
             counts: *counts,

@@ -58,6 +58,9 @@ const MAP_SIZE_BYTES: u64 = 1 << 30;
 /// How long a start waits for its listeners to tell their addresses.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Name of the file in the data directory with the node's identity.
+pub const IDENTITY_KEY_FILE: &str = "identity.key";
+
 /// Name of the file in the data directory with the key whose holder may administer the node.
 pub const ADMIN_KEY_FILE: &str = "admin.key";
 
@@ -197,9 +200,7 @@ impl Running {
 
 /// Starts a node. Returns once it listens; [`Notice::Ready`] follows when it has become a member.
 pub async fn start(settings: Settings) -> Result<Running, StartError> {
-    make_data_dir(&settings.data_dir)?;
-    check_owner(&settings.data_dir)?;
-    let keypair = identity::load_or_create(&settings.data_dir.join("identity.key"))?;
+    let keypair = make_identity(&settings.data_dir)?;
     let store = LmdbStore::open(
         &settings.data_dir.join("store"),
         Options { durability: settings.durability, map_size_bytes: MAP_SIZE_BYTES },
@@ -231,6 +232,13 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
 
 fn network_config(settings: &Settings) -> NetworkConfig {
     NetworkConfig { cluster: settings.node.cluster.clone(), swarm_key: settings.swarm_key, mdns: settings.mdns }
+}
+
+/// The identity on a data directory; both are made where they are not there yet.
+pub fn make_identity(data_dir: &Path) -> Result<Keypair, StartError> {
+    make_data_dir(data_dir)?;
+    check_owner(data_dir)?;
+    Ok(identity::load_or_create(&data_dir.join(IDENTITY_KEY_FILE))?)
 }
 
 fn make_data_dir(path: &Path) -> Result<(), StartError> {

@@ -207,6 +207,12 @@ impl ReadTxn for LmdbRead<'_> {
     fn count(&self, table: Table) -> Result<u64, StoreError> {
         of(&self.tables, table).len(&self.txn).map_err(|error| plain_store_error(&error))
     }
+
+    fn size_bytes(&self, table: Table) -> Result<u64, StoreError> {
+        let stat = of(&self.tables, table).stat(&self.txn).map_err(|error| plain_store_error(&error))?;
+        let pages = stat.branch_pages as u64 + stat.leaf_pages as u64 + stat.overflow_pages as u64;
+        Ok(pages * u64::from(stat.page_size))
+    }
 }
 
 impl ReadTxn for LmdbWrite<'_> {

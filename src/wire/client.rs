@@ -167,7 +167,7 @@ pub enum ClientResponse {
     /// Changes the client lacks, each author's in order; not all of them when there are many.
     History(Vec<Change>),
     /// How this member sees the cluster.
-    Status(Status),
+    Status(Box<Status>),
     /// Each replica's state of one key.
     Inspection(Inspection),
     /// What the member keeps for others, by target.
@@ -262,6 +262,8 @@ pub struct Status {
     pub owned_partitions: u32,
     /// Keys in its store, tombstones included.
     pub key_count: u64,
+    /// About how many bytes they take in its store.
+    pub key_bytes: u64,
     /// Transactions committed since it started.
     pub commit_count: u64,
     /// Writes those transactions carried.
@@ -280,6 +282,12 @@ pub struct Status {
     pub filling_partitions: u32,
     /// Of those that were to be filled at once with these, the ones that are filled.
     pub filled_partitions: u32,
+    /// For how long it has been filling these, in milliseconds; zero when there is nothing to fill.
+    pub filling_ms: u64,
+    /// Keys changed at it by what has come for them since.
+    pub filling_keys: u64,
+    /// Bytes sent and received for them since, what was compared included.
+    pub filling_bytes: u64,
     /// Partitions it holds something of and is to hold no more: being handed over.
     pub leftover_partitions: u32,
     /// Partitions in which more than the present row counts still.

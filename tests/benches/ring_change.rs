@@ -161,7 +161,7 @@ async fn start(dir: &Path, index: usize, join: &[Multiaddr]) -> (Running, Vec<Mu
 
 async fn status(handle: &Handle) -> Status {
     match handle.request(ClientRequest::Status).await.expect("the node runs") {
-        ClientResponse::Status(status) => status,
+        ClientResponse::Status(status) => *status,
         other => panic!("not a status: {other:?}"),
     }
 }

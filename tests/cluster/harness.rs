@@ -87,7 +87,7 @@ pub(crate) async fn wait_for_members(handle: &Handle, count: usize) {
 
 pub(crate) async fn status(handle: &Handle) -> Status {
     match handle.request(ClientRequest::Status).await.expect("the node runs") {
-        ClientResponse::Status(status) => status,
+        ClientResponse::Status(status) => *status,
         other => panic!("not a status: {other:?}"),
     }
 }

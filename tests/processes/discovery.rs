@@ -103,6 +103,7 @@ fn a_cable_that_is_pulled_is_noticed_and_the_others_go_on() {
         node.wait_ready();
     }
     nodes.iter().for_each(|node| home.wait_up(node, 3));
+    nodes.iter().for_each(|node| home.wait_settled(node));
     let pulled = Instant::now();
     // No connection is closed by this: only silence tells.
     network.set_cable(2, "down");

@@ -20,6 +20,9 @@ use tempfile::TempDir;
 /// Longest wait for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Longest wait until nothing moves any more: what is filled and what is retired is said some seconds apart, several times.
+const SETTLING_PATIENCE: Duration = Duration::from_secs(90);
+
 /// Lines of one process that wait to be read.
 const LINE_COUNT_MAX: usize = 100_000;
 
@@ -125,7 +128,8 @@ impl Home {
         node
     }
 
-    /// So many nodes on loopback that know each other.
+    /// So many nodes on loopback that know each other, and hold what they are to hold: whichever of them is away then is
+    /// one of a row, and no more.
     pub(crate) fn cluster<const N: usize>(&self, words: &[&str]) -> [Node; N] {
         let first = self.start("node-0", &[&LOOPBACK, words].concat());
         let seed = first.addresses[0].clone();
@@ -138,6 +142,7 @@ impl Home {
             node.wait_members(N);
         }
         nodes.iter().for_each(|node| self.wait_up(node, N));
+        nodes.iter().for_each(|node| self.wait_settled(node));
         nodes.try_into().unwrap_or_else(|_| unreachable!("as many were started"))
     }
 
@@ -186,9 +191,9 @@ impl Home {
     #[track_caller]
     pub(crate) fn wait_settled(&self, node: &Node) {
         let mut last = Json::Null;
-        let is_so = poll(|| {
+        let is_so = poll_for(SETTLING_PATIENCE, || {
             last = self.ask(node, &["status"]).json();
-            last["partitions"]["unsettled"] == 0
+            last["partitions"]["unsettled"] == 0 && last["partitions"]["filling"] == 0
         });
         assert!(is_so, "{} is not settled: {:#}", node.name, last["partitions"]);
     }
@@ -274,6 +279,21 @@ impl Node {
         assert!(is_sent, "{said}");
     }
 
+    /// Waits until it ends by itself. Returns its exit code, and what it has told.
+    #[track_caller]
+    pub(crate) fn wait_end(mut self) -> (i32, Vec<Json>) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("{} goes on; it said {:#?}", self.name, self.seen),
+            }
+        }
+        let code = self.child.wait().unwrap().code().unwrap_or(-1);
+        (code, self.seen.drain(..).map(|(_, line)| line).collect())
+    }
+
     /// Ends it as Ctrl-C would. Returns its exit code.
     pub(crate) fn stop(mut self) -> i32 {
         self.signal("INT");
@@ -354,8 +374,12 @@ impl Drop for Shell {
 }
 
 /// Tries until it is so; at most for [`PATIENCE`]. What it tries takes its own time, so that this does not spin.
-pub(crate) fn poll(mut is_so: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn poll(is_so: impl FnMut() -> bool) -> bool {
+    poll_for(PATIENCE, is_so)
+}
+
+fn poll_for(patience: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + patience;
     while Instant::now() < deadline {
         if is_so() {
             return true;

@@ -21,3 +21,4 @@ mod refusals;
 mod strangers;
 mod shapes;
 mod ring;
+mod membership;

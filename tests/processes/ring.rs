@@ -35,10 +35,11 @@ fn cluster(home: &Home) -> [Node; 3] {
     nodes
 }
 
-/// The output of a command about the ring, for people.
+/// The output of a command about the ring, for people, less how far the asked node is with filling: that is its own.
 fn shown(home: &Home, node: &Node, words: &[&str]) -> String {
     let shown = home.run(&[&["ring"], words, &["--node", &node.addresses[0]]].concat()).expect(0, &[]);
-    String::from_utf8(shown.stdout).unwrap()
+    let text = String::from_utf8(shown.stdout).unwrap();
+    text.lines().filter(|line| !line.starts_with("filling: ")).fold(String::new(), |text, line| text + line + "\n")
 }
 
 /// All that `node` tells of who serves what: the whole ring for people, then for programs, then the rows of some keys.
