@@ -142,12 +142,12 @@ fn spoils_the_rest(error: &HistoryError) -> bool {
 /// Whether it was ordered, or is a last word: all else a node finds by itself to be still unsaid.
 fn is_order(kind: &ChangeKind) -> bool {
     match kind {
-        ChangeKind::Leaving | ChangeKind::Left | ChangeKind::Removed(_) | ChangeKind::Replaced(_) => true,
-        ChangeKind::Founded(_)
-        | ChangeKind::Joined(_)
-        | ChangeKind::Updated(_)
-        | ChangeKind::Filled(_)
-        | ChangeKind::Retired(_) => false,
+        ChangeKind::Joined(_)
+        | ChangeKind::Leaving
+        | ChangeKind::Left
+        | ChangeKind::Removed(_)
+        | ChangeKind::Replaced(_) => true,
+        ChangeKind::Founded(_) | ChangeKind::Updated(_) | ChangeKind::Filled(_) | ChangeKind::Retired(_) => false,
     }
 }
 
