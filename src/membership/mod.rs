@@ -9,6 +9,7 @@ pub mod history;
 pub mod roster;
 pub mod configuration;
 pub mod view;
+pub mod gossip;
 pub mod liveness;
 
 #[cfg(test)]

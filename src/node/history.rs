@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::{
     clock::Now,
     config::{Founding, NodeConfig},
+    digest::Digest,
     ident::NodeId,
     limits::CHANGES_PER_MESSAGE_MAX,
     membership::{
@@ -16,13 +17,14 @@ use crate::{
         history::{History, HistoryError, Inserted},
     },
     node::{
-        Node, Purpose, SendFailure, TicketUse,
+        Node, TicketUse,
         effect::{Effect, Event, InboundId, Stop},
+        reconciling::Theirs,
         upkeep::Alarm,
     },
     replica::{Done, Work, startup::Recovered},
     store::StoreError,
-    wire::quorum::{Reconcile, Request, Response},
+    wire::quorum::Reconcile,
 };
 
 /// Most batches that wait while one is being stored.
@@ -43,7 +45,6 @@ pub(super) struct Records {
     staged: Option<(History, Batch)>,
     waiting: VecDeque<Batch>,
     to_author: VecDeque<ChangeKind>,
-    reconciling: BTreeSet<NodeId>,
     /// Members that have told this life which boot they know of.
     greeted: BTreeSet<NodeId>,
     is_confirmed: bool,
@@ -54,9 +55,9 @@ pub(super) struct Records {
 
 /// Changes on their way into the history.
 #[derive(Debug, Clone)]
-struct Batch {
-    changes: Vec<Change>,
-    origin: Origin,
+pub(super) struct Batch {
+    pub(super) changes: Vec<Change>,
+    pub(super) origin: Origin,
 }
 
 impl Batch {
@@ -68,15 +69,15 @@ impl Batch {
 
 /// Where a batch came from, and who waits for it.
 #[derive(Debug, Clone)]
-enum Origin {
+pub(super) enum Origin {
     /// Authored here: to be announced.
     Here,
     /// Announced by a peer.
     Announced,
     /// In a peer's request: answer it when stored.
-    Request { from: NodeId, inbound: InboundId, theirs: Summary },
+    Request { from: NodeId, inbound: InboundId, theirs: Theirs },
     /// In a peer's answer.
-    Response { from: NodeId, theirs: Summary },
+    Response { from: NodeId, theirs: Theirs },
 }
 
 impl Records {
@@ -96,7 +97,6 @@ impl Records {
             staged: None,
             waiting: VecDeque::new(),
             to_author: VecDeque::new(),
-            reconciling: BTreeSet::new(),
             greeted: BTreeSet::new(),
             is_confirmed: false,
             has_agreed: false,
@@ -186,35 +186,6 @@ impl Node {
         self.stage(now, Batch { changes: vec![change], origin: Origin::Announced });
     }
 
-    /// Compares histories with `peer`, unless that is under way.
-    pub(super) fn reconcile_with(&mut self, now: Now, peer: NodeId) {
-        if self.records.reconciling.insert(peer) {
-            self.send_reconcile(now, peer, Vec::new());
-        }
-    }
-
-    /// A peer compares histories.
-    pub(super) fn on_reconcile_request(&mut self, now: Now, from: NodeId, inbound: InboundId, reconcile: Reconcile) {
-        self.on_greeting(now, from, &reconcile);
-        let Reconcile { changes, summary, .. } = reconcile;
-        self.stage(now, Batch { changes, origin: Origin::Request { from, inbound, theirs: summary } });
-    }
-
-    /// A peer has answered a comparison of histories, or not.
-    pub(super) fn on_reconcile_response(&mut self, now: Now, from: NodeId, result: Result<Response, SendFailure>) {
-        match result {
-            Ok(Response::Reconciled(reconcile)) => {
-                self.on_greeting(now, from, &reconcile);
-                let Reconcile { changes, summary, .. } = reconcile;
-                self.stage(now, Batch { changes, origin: Origin::Response { from, theirs: summary } });
-            }
-            Ok(_) | Err(_) => {
-                self.records.reconciling.remove(&from);
-                self.dialling.forget_pushed(&from);
-            }
-        }
-    }
-
     /// The batch under way is stored, or not.
     pub(super) fn on_changes_saved(&mut self, now: Now, result: Result<Done, StoreError>) {
         let Some((history, batch)) = self.records.staged.take() else { return };
@@ -239,11 +210,6 @@ impl Node {
         } else {
             self.become_member(now);
         }
-    }
-
-    /// What a peer with `summary` lacks, as much as one message takes.
-    pub(super) fn changes_since(&self, summary: &Summary) -> Vec<Change> {
-        self.records.history.since(summary, CHANGES_PER_MESSAGE_MAX)
     }
 
     pub(super) fn author(&mut self, now: Now, kind: ChangeKind) {
@@ -281,7 +247,7 @@ impl Node {
     }
 
     /// Checks a batch against a copy of the history and stores what is new in it.
-    fn stage(&mut self, now: Now, batch: Batch) {
+    pub(super) fn stage(&mut self, now: Now, batch: Batch) {
         if self.records.staged.is_some() {
             if self.records.waiting.len() < WAITING_BATCHES_MAX {
                 self.records.waiting.push_back(batch);
@@ -338,7 +304,7 @@ impl Node {
         self.counters.changes_refused += 1;
         match (error, origin) {
             (HistoryError::Gap { .. } | HistoryError::NotFounded, Origin::Announced) => {
-                self.reconcile_with_anyone(now);
+                self.reconcile_about(now, change.author);
             }
             (HistoryError::OtherParameters { .. } | HistoryError::Forked { .. } | HistoryError::Full { .. }, _) => {
                 self.tell(Event::HistoryRefused { from: change.author, reason: error.to_string() });
@@ -380,42 +346,9 @@ impl Node {
         self.look_at_own_standing(now);
     }
 
-    /// Whoever waits for a batch is served. Its changes are those that the history has just taken in.
-    fn settle(&mut self, now: Now, batch: Batch) {
-        match batch.origin {
-            Origin::Here | Origin::Announced => {}
-            Origin::Request { from, inbound, theirs } => {
-                let answer = self.reconcile_message(from, self.changes_since(&theirs));
-                self.respond(inbound, Response::Reconciled(answer));
-                self.note_agreement(now, from, &theirs);
-            }
-            Origin::Response { from, theirs } => {
-                let lacking = self.changes_since(&theirs);
-                let learned = !batch.changes.is_empty();
-                if theirs.exceeds(&self.records.history.summary()) && learned {
-                    // There was more than fits one message.
-                    self.send_reconcile(now, from, lacking);
-                } else if lacking.is_empty() {
-                    self.records.reconciling.remove(&from);
-                    self.note_agreement(now, from, &theirs);
-                } else {
-                    self.push(now, from, &theirs, lacking);
-                }
-            }
-        }
-    }
-
-    /// Sends a peer what it lacks, once: when it answers that it still lacks the same, it does not want it.
-    fn push(&mut self, now: Now, peer: NodeId, theirs: &Summary, lacking: Vec<Change>) {
-        if self.dialling.note_pushed(peer, theirs) {
-            self.send_reconcile(now, peer, lacking);
-        } else {
-            self.records.reconciling.remove(&peer);
-        }
-    }
-
-    fn note_agreement(&mut self, now: Now, peer: NodeId, theirs: &Summary) {
-        if *theirs == self.records.history.summary() {
+    /// Takes note that `peer` has told that it has the history `theirs`.
+    pub(super) fn note_agreement(&mut self, now: Now, peer: NodeId, theirs: Digest) {
+        if theirs == self.records.history.digest() {
             self.records.has_agreed = true;
             self.on_histories_agree(now, &peer);
             self.on_witness(now, peer);
@@ -434,25 +367,21 @@ impl Node {
         self.records.peer_lives.remove(peer);
     }
 
-    fn send_reconcile(&mut self, now: Now, peer: NodeId, changes: Vec<Change>) {
-        let message = self.reconcile_message(peer, changes);
-        let due = now.instant + self.config.peer_timeout;
-        self.send(now.instant, &[peer], Purpose::Reconcile, Request::Reconcile(message), due);
-    }
-
-    fn reconcile_message(&self, peer: NodeId, changes: Vec<Change>) -> Reconcile {
+    /// A greeting with all that a comparison may tell.
+    pub(super) fn reconcile_message(&self, peer: NodeId, changes: Vec<Change>) -> Reconcile {
         Reconcile {
             boot: self.records.boot,
             instance: self.records.instance,
             your_life: self.records.peer_lives.get(&peer).copied().unwrap_or_default(),
             is_in_doubt: self.doubt.is_any(),
-            summary: self.records.history.summary(),
+            history: self.records.history.digest(),
+            summary: Some(self.records.history.summary()),
             changes,
         }
     }
 
     /// Takes note of the boot numbers that a member tells. Those of strangers mean nothing.
-    fn on_greeting(&mut self, now: Now, from: NodeId, greeting: &Reconcile) {
+    pub(super) fn on_greeting(&mut self, now: Now, from: NodeId, greeting: &Reconcile) {
         if !self.view.members.contains_key(&from) {
             return;
         }

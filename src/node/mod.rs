@@ -8,6 +8,7 @@ pub mod effect;
 pub mod counters;
 mod ticket;
 mod history;
+mod reconciling;
 mod operations;
 mod questions;
 mod writing;
@@ -65,6 +66,7 @@ use crate::{
         history::Records,
         marking::Marks,
         operations::{Asker, OpNumber, Operations},
+        reconciling::Reconciling,
         ticket::TicketUse,
         upkeep::{Alarm, Dialling},
     },
@@ -116,6 +118,7 @@ pub struct Node {
     co_owners: BTreeSet<NodeId>,
     identified: BTreeSet<NodeId>,
     dialling: Dialling,
+    reconciling: Reconciling,
     operations: Operations,
     tickets: BTreeMap<Ticket, TicketUse>,
     outbounds: BTreeMap<OutboundId, Outbound>,
@@ -192,6 +195,7 @@ impl Node {
             co_owners,
             identified: BTreeSet::new(),
             dialling: Dialling::default(),
+            reconciling: Reconciling::default(),
             operations: Operations::default(),
             tickets: BTreeMap::new(),
             outbounds: BTreeMap::new(),

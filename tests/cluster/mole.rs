@@ -165,7 +165,7 @@ impl Peer {
         });
         let Response::Reconciled(reconcile) = answer.await else { panic!("it does not reconcile") };
         self.learn(reconcile.changes);
-        assert_eq!(self.history.summary(), reconcile.summary);
+        assert_eq!(self.history.digest(), reconcile.history);
     }
 
     fn greeting(&self, changes: Vec<Change>) -> Reconcile {
@@ -174,7 +174,8 @@ impl Peer {
             instance: 1,
             your_life: (0, 0),
             is_in_doubt: false,
-            summary: self.history.summary(),
+            history: self.history.digest(),
+            summary: Some(self.history.summary()),
             changes,
         }
     }

@@ -33,6 +33,7 @@ use crate::{
     checker::Checker,
     dice::Dice,
     exchanges::{ExchangeHappening, Exchanges},
+    histories::Toll,
     machine::{Acknowledge, Machine, Results},
     network::{Network, Weather},
 };
@@ -154,6 +155,8 @@ pub(crate) struct Cluster {
     pub(crate) asked: BTreeMap<u64, usize>,
     request_count: u64,
     pub(crate) trace: Option<blake3::Hasher>,
+    /// What comparing histories costs, while that is counted.
+    pub(crate) toll: Option<Toll>,
 }
 
 impl Cluster {
@@ -200,6 +203,7 @@ impl Cluster {
             asked: BTreeMap::new(),
             request_count: 0,
             trace: setup.is_traced.then(blake3::Hasher::new),
+            toll: None,
         };
         cluster.later(10, Happening::LookAround);
         cluster

@@ -23,5 +23,6 @@ mod run;
 mod random;
 mod stage;
 mod scenarios;
+mod histories;
 mod outages;
 mod repairs;

@@ -47,6 +47,10 @@ pub(crate) fn requests() -> Vec<Case> {
         case("request-keep-hint", Request::KeepHint { target: node(9), key, object: object(), partition }),
         case("request-mark", Request::Mark { partitions: vec![Partition(3), Partition(700)] }),
         case("request-reconcile", Request::Reconcile(reconcile())),
+        case(
+            "request-reconcile-digest",
+            Request::Reconcile(Reconcile { summary: None, changes: Vec::new(), ..reconcile() }),
+        ),
     ]
 }
 
@@ -307,7 +311,8 @@ fn reconcile() -> Reconcile {
         instance: u64::MAX,
         your_life: (0, 7),
         is_in_doubt: true,
-        summary: history().summary(),
+        history: history().digest(),
+        summary: Some(history().summary()),
         changes,
     }
 }
