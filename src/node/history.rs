@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
     clock::Now,
-    config::{Founding, NodeConfig},
+    config::{Founding, NodeConfig, Way},
     digest::Digest,
     ident::NodeId,
     limits::CHANGES_PER_MESSAGE_MAX,
@@ -183,7 +183,9 @@ impl Node {
 
     /// A membership change was announced.
     pub(super) fn on_announced(&mut self, now: Now, change: Change) {
-        self.stage(now, Batch { changes: vec![change], origin: Origin::Announced });
+        if self.config.history_ways.announced == Way::On {
+            self.stage(now, Batch { changes: vec![change], origin: Origin::Announced });
+        }
     }
 
     /// The batch under way is stored, or not.
@@ -330,9 +332,12 @@ impl Node {
                 if let ChangeKind::Founded(parameters) = &change.kind {
                     self.tell(Event::Founded(*parameters));
                 }
-                self.effects.push_back(Effect::Publish(change));
+                if self.config.history_ways.announced == Way::On {
+                    self.effects.push_back(Effect::Publish(change));
+                }
             }
         }
+        self.reconcile_after_growth(now);
         self.become_member(now);
         if self.view.label != label_before {
             self.co_owners = self.view.co_owners(&self.me);

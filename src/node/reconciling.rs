@@ -4,12 +4,13 @@
 //! when the two are equal. Otherwise the answer says how far each author is known, and what the other lacks is sent, both
 //! ways. With each peer one comparison is under way at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand_chacha::rand_core::Rng as _;
 
 use crate::{
     clock::Now,
+    config::HistoryWays,
     digest::Digest,
     ident::NodeId,
     limits::{CHANGES_PER_MESSAGE_MAX, MEMBER_COUNT_MAX},
@@ -31,6 +32,8 @@ pub(super) struct Reconciling {
     under_way: BTreeMap<NodeId, Told>,
     /// The history that each peer said it had when it was last sent what it lacked.
     pushed: BTreeMap<NodeId, Digest>,
+    /// With whom to compare once more when the comparison under way is over.
+    again: BTreeSet<NodeId>,
 }
 
 /// What a peer was told of this node's history in the comparison under way.
@@ -71,6 +74,39 @@ impl Node {
         if !self.reconciling.under_way.contains_key(&peer) {
             self.send_reconcile(now, peer, Told::Digest, Vec::new());
         }
+    }
+
+    /// Tells everybody who is connected that this node's history has grown, if nothing else does.
+    pub(super) fn reconcile_after_growth(&mut self, now: Now) {
+        if !self.config.history_ways.compares_on_growth() {
+            return;
+        }
+        for peer in self.identified.clone() {
+            if self.reconciling.under_way.contains_key(&peer) {
+                self.reconciling.again.insert(peer);
+            } else {
+                self.reconcile_with(now, peer);
+            }
+        }
+    }
+
+    /// Compares once more with `peer`, if that was put off and nothing is under way.
+    fn reconcile_again(&mut self, now: Now, peer: NodeId) {
+        let is_over = !self.reconciling.under_way.contains_key(&peer);
+        if is_over && self.reconciling.again.remove(&peer) && self.identified.contains(&peer) {
+            self.reconcile_with(now, peer);
+        }
+    }
+
+    /// Compares histories with those whose agreement something waits for, where no comparison at random comes to them: a node
+    /// says nothing before it has found a peer with the same history, and retires nothing before enough of them.
+    pub(super) fn reconcile_where_needed(&mut self, now: Now) {
+        let needed = match (self.config.history_ways == HistoryWays::none(), self.may_speak()) {
+            (true, _) => BTreeSet::new(),
+            (false, false) => self.identified.clone(),
+            (false, true) => self.filling.witnesses().intersection(&self.identified).copied().collect(),
+        };
+        needed.into_iter().for_each(|peer| self.reconcile_with(now, peer));
     }
 
     /// Compares histories with somebody drawn at random: nine times of ten with a peer that is connected; else somebody
@@ -120,6 +156,10 @@ impl Node {
             Ok(_) | Err(_) => {
                 self.reconciling.under_way.remove(&from);
                 self.reconciling.pushed.remove(&from);
+                if self.config.history_ways.compares_on_growth() && matches!(result, Err(SendFailure::Unknown)) {
+                    self.reconciling.again.insert(from);
+                }
+                self.reconcile_again(now, from);
             }
         }
     }
@@ -152,6 +192,7 @@ impl Node {
                     }
                     Some(_) | None => self.note_agreement(now, from, history),
                 }
+                self.reconcile_again(now, from);
             }
         }
     }

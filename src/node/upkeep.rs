@@ -9,6 +9,7 @@ use rand_chacha::rand_core::Rng;
 
 use crate::{
     clock::Now,
+    config::Way,
     ident::NodeId,
     limits::MEMBER_COUNT_MAX,
     node::{
@@ -112,7 +113,10 @@ impl Node {
             Alarm::Check => self.check_next(now),
             Alarm::Reconcile => {
                 self.alarms.set(Alarm::Reconcile, now.instant + self.config.reconcile_interval);
-                self.reconcile_at_random(now);
+                match self.config.history_ways.at_random {
+                    Way::On => self.reconcile_at_random(now),
+                    Way::Off => self.reconcile_where_needed(now),
+                }
             }
             Alarm::Watch => self.watch(now),
             Alarm::Found => self.on_found_alarm(now, false),
@@ -232,7 +236,9 @@ impl Node {
             self.identified.insert(node);
         }
         self.dialling.pauses.remove(&Alarm::DialMember(node));
-        self.reconcile_with(now, node);
+        if self.config.history_ways.compares_on_connection() {
+            self.reconcile_with(now, node);
+        }
         self.begin_handoff(now, &node);
     }
 
