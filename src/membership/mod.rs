@@ -4,6 +4,8 @@
 //! data. Who can be reached is an opinion: never told as truth, never written to the history.
 
 pub mod change;
+pub mod summary;
+pub(crate) mod chain;
 pub mod label;
 pub mod history;
 pub mod roster;
@@ -16,3 +18,5 @@ pub mod liveness;
 pub(crate) mod samples;
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod fork_properties;

@@ -13,8 +13,9 @@ use crate::{
     ident::NodeId,
     limits::CHANGES_PER_MESSAGE_MAX,
     membership::{
-        change::{Change, ChangeKind, Summary},
+        change::{Change, ChangeKind},
         history::{History, HistoryError, Inserted},
+        summary::Summary,
     },
     node::{
         Node, TicketUse,
@@ -128,6 +129,7 @@ fn spoils_the_rest(error: &HistoryError) -> bool {
         | HistoryError::NotJoined
         | HistoryError::OtherParameters { .. } => true,
         HistoryError::Gap { .. }
+        | HistoryError::Loose { .. }
         | HistoryError::Forked { .. }
         | HistoryError::Removed { .. }
         | HistoryError::NotFounded
@@ -305,7 +307,7 @@ impl Node {
     fn on_change_refused(&mut self, now: Now, origin: &Origin, change: &Change, error: &HistoryError) {
         self.counters.changes_refused += 1;
         match (error, origin) {
-            (HistoryError::Gap { .. } | HistoryError::NotFounded, Origin::Announced) => {
+            (HistoryError::Gap { .. } | HistoryError::Loose { .. } | HistoryError::NotFounded, Origin::Announced) => {
                 self.reconcile_about(now, change.author);
             }
             (HistoryError::OtherParameters { .. } | HistoryError::Forked { .. } | HistoryError::Full { .. }, _) => {

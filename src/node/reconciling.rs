@@ -15,8 +15,9 @@ use crate::{
     ident::NodeId,
     limits::{CHANGES_PER_MESSAGE_MAX, MEMBER_COUNT_MAX},
     membership::{
-        change::{Change, Summary},
+        change::Change,
         gossip::{self, Drawn},
+        summary::Summary,
     },
     node::{
         Node, Purpose, SendFailure,
@@ -204,7 +205,7 @@ impl Node {
         if !lacking.is_empty() && !self.reconciling.note_pushed(peer, history) {
             lacking.clear();
         }
-        let is_more = theirs.exceeds(&self.records.history().summary());
+        let is_more = self.records.history().lacks(theirs);
         if !lacking.is_empty() || (is_more && learned) {
             self.send_reconcile(now, peer, Told::Summary, lacking);
         }

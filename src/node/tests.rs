@@ -9,8 +9,9 @@ use crate::{
     ident::{Key, Name},
     limits::CHANGES_PER_MESSAGE_MAX,
     membership::{
-        change::{Change, ChangeKind, Parameters, Profile, Signer, Statement, Summary},
+        change::{Change, ChangeKind, Parameters, Profile, Signer, Statement},
         history::History,
+        summary::Summary,
         view::View,
     },
     node::{

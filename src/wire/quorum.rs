@@ -11,7 +11,7 @@ use crate::{
     causality::siblings::Object,
     digest::Digest,
     ident::{Key, NodeId},
-    membership::change::{Change, Summary},
+    membership::{change::Change, summary::Summary},
     ring::token::Partition,
     wire::client::{ClientRequest, ClientResponse},
 };

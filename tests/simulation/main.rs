@@ -24,5 +24,6 @@ mod random;
 mod stage;
 mod scenarios;
 mod histories;
+mod forks;
 mod outages;
 mod repairs;

@@ -194,6 +194,7 @@ pub(crate) fn parts() -> Vec<Case> {
         case("object", object()),
         case("object-never-written", Object::default()),
         case("summary", history().summary()),
+        case("summary-forked", forked().summary()),
         sealed_context(),
     ]
 }
@@ -302,6 +303,20 @@ fn later_changes() -> [Change; 6] {
         history.insert(change.clone()).unwrap();
         change
     })
+}
+
+/// A history whose author has signed two different changes under one number.
+fn forked() -> History {
+    let mut history = history();
+    let fork = |weight: u16| {
+        let profile = Profile { weight, ..profile(None) };
+        history.next_change(&Signer::from_seed([1; 32]), ChangeKind::Updated(profile))
+    };
+    let forks = [1, 2].map(fork);
+    for change in forks {
+        history.insert(change).unwrap();
+    }
+    history
 }
 
 fn reconcile() -> Reconcile {
@@ -445,7 +460,12 @@ fn hints() -> Vec<HintStatus> {
 }
 
 fn alerts() -> Vec<Alert> {
-    let kinds =
-        [AlertKind::MemberAway(node(1)), AlertKind::Isolated, AlertKind::HintsOld(node(2)), AlertKind::StoreUnwritable];
+    let kinds = [
+        AlertKind::MemberAway(node(1)),
+        AlertKind::Isolated,
+        AlertKind::HintsOld(node(2)),
+        AlertKind::StoreUnwritable,
+        AlertKind::Forked(node(3)),
+    ];
     kinds.map(|kind| Alert { kind, since: WallTime(1_700_000_000_000), detail: "why".to_owned() }).to_vec()
 }
