@@ -20,6 +20,7 @@ use crate::{
     node::{
         Node, TicketUse,
         effect::{Effect, Event, InboundId, Stop},
+        penalties::Offence,
         reconciling::Theirs,
         upkeep::Alarm,
     },
@@ -30,6 +31,9 @@ use crate::{
 
 /// Most batches that wait while one is being stored.
 const WAITING_BATCHES_MAX: usize = 64;
+
+/// Most changes in the batches that wait. A change has 30 KiB at most.
+const WAITING_CHANGES_MAX: usize = 4 * CHANGES_PER_MESSAGE_MAX;
 
 /// How many starts a restored store can lie behind. More is a lie: it would use up the boot numbers.
 const BOOTS_BEHIND_MAX: u64 = 1 << 20;
@@ -59,6 +63,16 @@ pub(super) struct Records {
 pub(super) struct Batch {
     pub(super) changes: Vec<Change>,
     pub(super) origin: Origin,
+}
+
+impl Origin {
+    /// Who has sent the batch itself. Announcements are passed on by anybody.
+    fn sender(&self) -> Option<NodeId> {
+        match self {
+            Origin::Here | Origin::Announced => None,
+            Origin::Request { from, .. } | Origin::Response { from, .. } => Some(*from),
+        }
+    }
 }
 
 impl Batch {
@@ -135,6 +149,25 @@ fn spoils_the_rest(error: &HistoryError) -> bool {
         | HistoryError::NotFounded
         | HistoryError::Full { .. }
         | HistoryError::BadLamport { .. } => false,
+    }
+}
+
+/// Whether nobody honest sends a change that is refused so, in a message of which `refused_before` were refused already. Where some
+/// were, a gap is no wonder.
+fn is_lie(error: &HistoryError, refused_before: usize) -> bool {
+    match error {
+        HistoryError::BadSignature
+        | HistoryError::Malformed(_)
+        | HistoryError::OtherCluster
+        | HistoryError::OtherPartitions { .. }
+        | HistoryError::NotJoined => true,
+        HistoryError::Gap { .. } | HistoryError::Loose { .. } | HistoryError::BadLamport { .. } => refused_before == 0,
+        // Two clusters of one name that meet; a removal, a founding or a fork that the sender does not know of; our own bounds.
+        HistoryError::OtherParameters { .. }
+        | HistoryError::NotFounded
+        | HistoryError::Forked { .. }
+        | HistoryError::Removed { .. }
+        | HistoryError::Full { .. } => false,
     }
 }
 
@@ -253,7 +286,9 @@ impl Node {
     /// Checks a batch against a copy of the history and stores what is new in it.
     pub(super) fn stage(&mut self, now: Now, batch: Batch) {
         if self.records.staged.is_some() {
-            if self.records.waiting.len() < WAITING_BATCHES_MAX {
+            let waiting: usize = self.records.waiting.iter().map(|batch| batch.changes.len()).sum();
+            let is_room = waiting + batch.changes.len() <= WAITING_CHANGES_MAX;
+            if is_room && self.records.waiting.len() < WAITING_BATCHES_MAX {
                 self.records.waiting.push_back(batch);
             } else {
                 self.counters.overloaded += 1;
@@ -263,6 +298,7 @@ impl Node {
         }
         let mut staged: Option<History> = None;
         let mut fresh = Vec::new();
+        let mut refused = 0;
         for change in batch.changes.iter().take(CHANGES_PER_MESSAGE_MAX) {
             let current = staged.as_ref().unwrap_or(&self.records.history);
             match current.check(change) {
@@ -274,6 +310,10 @@ impl Node {
                 }
                 Err(error) => {
                     self.on_change_refused(now, &batch.origin, change, &error);
+                    if let (true, Some(from)) = (is_lie(&error, refused), batch.origin.sender()) {
+                        self.note_offence(now, from, Offence::History);
+                    }
+                    refused += 1;
                     if spoils_the_rest(&error) {
                         break;
                     }

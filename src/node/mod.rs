@@ -22,6 +22,7 @@ mod exchange_sizes;
 mod repairing;
 mod marking;
 mod answering;
+mod penalties;
 mod doubt;
 mod filling;
 mod standing;
@@ -66,6 +67,7 @@ use crate::{
         history::Records,
         marking::Marks,
         operations::{Asker, OpNumber, Operations},
+        penalties::Penalties,
         reconciling::Reconciling,
         ticket::TicketUse,
         upkeep::{Alarm, Dialling},
@@ -105,6 +107,7 @@ pub struct Node {
     exchanging: Exchanging,
     marks: Marks,
     answering: Answering,
+    penalties: Penalties,
     checking: Checking,
     doubt: Doubt,
     alerts: Alerts,
@@ -185,6 +188,7 @@ impl Node {
             exchanging: Exchanging::new(config.exchange_interval),
             marks: Marks::default(),
             answering: Answering::default(),
+            penalties: Penalties::default(),
             checking: Checking::default(),
             doubt,
             alerts: Alerts::default(),

@@ -23,8 +23,9 @@ use crate::{
         Node, Purpose, SendFailure,
         effect::{Effect, InboundId, SeedIndex},
         history::{Batch, Origin},
+        penalties::Offence,
     },
-    wire::quorum::{Reconcile, Request, Response},
+    wire::quorum::{Reconcile, Refusal, Request, Response},
 };
 
 /// Comparisons of histories that this node has begun.
@@ -72,7 +73,7 @@ impl Reconciling {
 impl Node {
     /// Compares histories with `peer`, unless that is under way.
     pub(super) fn reconcile_with(&mut self, now: Now, peer: NodeId) {
-        if !self.reconciling.under_way.contains_key(&peer) {
+        if !self.reconciling.under_way.contains_key(&peer) && !self.is_liar(now, &peer) {
             self.send_reconcile(now, peer, Told::Digest, Vec::new());
         }
     }
@@ -139,9 +140,15 @@ impl Node {
 
     /// A peer compares histories.
     pub(super) fn on_reconcile_request(&mut self, now: Now, from: NodeId, inbound: InboundId, reconcile: Reconcile) {
+        if self.is_liar(now, &from) {
+            // Not even its signatures are looked at: each costs more than the message.
+            self.counters.offenders_refused += 1;
+            return self.refuse(inbound, Refusal::Overloaded);
+        }
         self.on_greeting(now, from, &reconcile);
         let Reconcile { changes, history, summary, .. } = reconcile;
         let theirs = Theirs { history, summary };
+        let changes = self.check_count(now, from, changes);
         self.stage(now, Batch { changes, origin: Origin::Request { from, inbound, theirs } });
     }
 
@@ -152,6 +159,7 @@ impl Node {
                 self.on_greeting(now, from, &reconcile);
                 let Reconcile { changes, history, summary, .. } = reconcile;
                 let theirs = Theirs { history, summary };
+                let changes = self.check_count(now, from, changes);
                 self.stage(now, Batch { changes, origin: Origin::Response { from, theirs } });
             }
             Ok(_) | Err(_) => {
@@ -163,6 +171,16 @@ impl Node {
                 self.reconcile_again(now, from);
             }
         }
+    }
+
+    /// Gives a message up that has more changes than any node sends.
+    fn check_count(&mut self, now: Now, from: NodeId, changes: Vec<Change>) -> Vec<Change> {
+        if changes.len() <= CHANGES_PER_MESSAGE_MAX {
+            return changes;
+        }
+        self.counters.changes_refused += changes.len() as u64;
+        self.note_offence(now, from, Offence::History);
+        Vec::new()
     }
 
     /// What a peer with `summary` lacks, as much as one message takes.

@@ -25,5 +25,6 @@ mod stage;
 mod scenarios;
 mod histories;
 mod forks;
+mod forgeries;
 mod outages;
 mod repairs;
