@@ -20,3 +20,5 @@ pub(crate) mod samples;
 mod properties;
 #[cfg(test)]
 mod fork_properties;
+#[cfg(test)]
+mod kind_properties;

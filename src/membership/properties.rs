@@ -20,7 +20,7 @@ use crate::{
     ring::token::{Partition, PartitionCount},
 };
 
-fn signer(number: u8) -> Signer {
+pub(crate) fn signer(number: u8) -> Signer {
     Signer::from_seed([number; 32])
 }
 
@@ -28,22 +28,22 @@ fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
-fn founded(partitions: u32, replicas: u8) -> ChangeKind {
+pub(crate) fn founded(partitions: u32, replicas: u8) -> ChangeKind {
     ChangeKind::Founded(Parameters { partitions: PartitionCount::new(partitions).unwrap(), replicas })
 }
 
-fn profile(weight: u16) -> Profile {
+pub(crate) fn profile(weight: u16) -> Profile {
     let addresses = vec!["/ip4/127.0.0.1/tcp/4001".to_owned()];
     Profile { name: name("ann"), zone: (weight > 2).then(|| name("far")), weight, addresses }
 }
 
-fn empty() -> History {
+pub(crate) fn empty() -> History {
     History::new(name("quorate"))
 }
 
 /// Lets `author` make its next change from what `history` knows.
 #[track_caller]
-fn author(history: &mut History, author: u8, kind: ChangeKind) -> Change {
+pub(crate) fn author(history: &mut History, author: u8, kind: ChangeKind) -> Change {
     let change = history.next_change(&signer(author), kind);
     assert_eq!(history.insert(change.clone()), Ok(Inserted::New));
     change
@@ -59,7 +59,7 @@ fn founded_by_one() -> History {
 
 /// Makes `history` learn everything that `source` knows, in pages of `limit`.
 #[track_caller]
-fn pull(history: &mut History, source: &History, limit: usize) {
+pub(crate) fn pull(history: &mut History, source: &History, limit: usize) {
     while history.lacks(&source.summary()) {
         let page = source.since(&history.summary(), limit);
         assert!(!page.is_empty() && page.len() <= limit);
@@ -94,7 +94,7 @@ fn any_history() -> impl Strategy<Value = History> {
 }
 
 /// All changes of `history`, mixed by `picks`; only the order of each author's own is kept, and a founding is first.
-fn interleave(history: &History, picks: &[usize]) -> Vec<Change> {
+pub(crate) fn interleave(history: &History, picks: &[usize]) -> Vec<Change> {
     let mut chains: BTreeMap<NodeId, VecDeque<Change>> = BTreeMap::new();
     for change in history.iter() {
         chains.entry(change.author).or_default().push_back(change.clone());
@@ -113,7 +113,7 @@ fn interleave(history: &History, picks: &[usize]) -> Vec<Change> {
 }
 
 #[track_caller]
-fn assert_equal(a: &History, b: &History) {
+pub(crate) fn assert_equal(a: &History, b: &History) {
     assert_eq!(a.digest(), b.digest());
     assert_eq!(a.summary(), b.summary());
     assert_eq!(a.len(), b.len());
