@@ -156,14 +156,6 @@ impl Chain {
         Box::new(move |number| digests[index(number)])
     }
 
-    /// Where it first parts: the digests of the changes under the first number that was signed more than once, ascending.
-    pub(crate) fn first_fork(&self) -> Vec<Digest> {
-        let Some(sequence) = self.others.keys().next() else { return Vec::new() };
-        let mut digests: Vec<Digest> = self.at(*sequence).map(|link| link.digest).collect();
-        digests.sort_unstable();
-        digests
-    }
-
     fn find_mark(&self, sequence: u64, mark: Mark) -> Option<&Link> {
         self.at(sequence).find(|link| Mark::of(&link.digest) == mark)
     }

@@ -214,6 +214,22 @@ fn who_does_not_know_of_a_fork_does_not_count_with_who_does() {
     assert!(before.forked.is_empty() && after.forked.contains(&signer(2).node_id()));
 }
 
+/// Also of the shorter of two branches, though the label is not changed by it.
+#[test]
+fn who_knows_less_of_a_branch_that_decides_does_not_count_with_who_knows_all() {
+    let mut history = begun();
+    let mut twin = history.clone();
+    (0..3).for_each(|number| drop(say(&mut history, 2, joined(10 + number))));
+    let fork = [say(&mut twin, 2, joined(20)), say(&mut twin, 2, ChangeKind::Leaving)];
+    let digests = fork.map(|change| {
+        history.insert(change).unwrap();
+        View::fold(&history)
+    });
+    let [less, all] = digests;
+    assert_eq!(less.label, all.label);
+    assert_ne!(less.placement_digest(), all.placement_digest());
+}
+
 /// Rings are shared between views while their labels are the same; what a label covers grows with a fork.
 #[test]
 fn a_view_that_was_made_before_a_fork_was_known_leads_to_the_same_view() {

@@ -247,17 +247,6 @@ impl History {
         Digest::of(Domain::History, &[&bytes])
     }
 
-    /// Names what is known of forks: of each author who forked, where it first did, and how often. Empty when nobody did.
-    pub(crate) fn fork_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for (author, chain) in self.chains.iter().filter(|(_, chain)| chain.is_forked()) {
-            bytes.extend_from_slice(&author.0);
-            bytes.extend_from_slice(&(chain.tips().len() as u64).to_be_bytes());
-            bytes.extend(chain.first_fork().into_iter().flat_map(|digest| digest.0));
-        }
-        bytes
-    }
-
     /// Number of changes; at most `HISTORY_COUNT_MAX`.
     pub fn len(&self) -> usize {
         self.count

@@ -129,7 +129,7 @@ impl View {
         };
         let foundings: Vec<Digest> =
             history.iter().filter(|change| change.kind.founding().is_some()).map(|change| change.digest()).collect();
-        let placement = placement_digest(&foundings, &roster.label, &history.fork_bytes());
+        let placement = placement_digest(&foundings, &roster.label, &roster.forks);
         let forked = history.forked().copied().collect();
         let Roster { mut people, removed, label, .. } = roster;
         people.retain(|_, member| member.standing != Standing::Left);
@@ -235,9 +235,9 @@ fn share_or_build_ring(known: Option<&Arc<Ring>>, parameters: Parameters, roster
     }
 }
 
-/// A label counts changes; of an author who forked they may be others elsewhere. What is known of its fork is named too, so
-/// that those who do not know all of it yet do not count each other's answers.
-fn placement_digest(foundings: &[Digest], label: &Label, forks: &[u8]) -> Digest {
-    let foundings: Vec<u8> = foundings.iter().flat_map(|founding| founding.0).collect();
-    Digest::of(Domain::Partition, &[&label.digest().0, &foundings, forks])
+/// A label counts changes; of an author who forked they may be others elsewhere. So those are named too, and who does not know
+/// all of them yet is not counted with who does.
+fn placement_digest(foundings: &[Digest], label: &Label, forks: &[Digest]) -> Digest {
+    let bytes = |digests: &[Digest]| digests.iter().flat_map(|digest| digest.0).collect::<Vec<u8>>();
+    Digest::of(Domain::Partition, &[&label.digest().0, &bytes(foundings), &bytes(forks)])
 }
