@@ -22,11 +22,11 @@ const MARK_BYTES: usize = 16;
 
 /// Most changes between two marks. Who knows another branch is sent so many at most that it knows already: few of what a
 /// message takes, so that several authors who forked long ago do not fill it with nothing new.
-const MARK_DISTANCE_MAX: u64 = 32;
-const _: () = assert!(8 * MARK_DISTANCE_MAX <= CHANGES_PER_MESSAGE_MAX as u64);
+const MARK_DISTANCE_MAX: usize = 32;
+const _: () = assert!(8 * MARK_DISTANCE_MAX <= CHANGES_PER_MESSAGE_MAX);
 
 /// Marks of one tip: its own, those at distances 1, 2, 4, 8 and 16, and every `MARK_DISTANCE_MAX` below the longest chain.
-const MARK_COUNT_MAX: usize = 6 + HISTORY_COUNT_MAX / MARK_DISTANCE_MAX as usize;
+const MARK_COUNT_MAX: usize = 6 + HISTORY_COUNT_MAX / MARK_DISTANCE_MAX;
 
 /// Names a change: the beginning of its digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +99,8 @@ impl FromIterator<(NodeId, Vec<Tip>)> for Summary {
 
 /// The numbers of the changes that a tip marks, from its own downward.
 fn numbers(sequence: u64) -> impl Iterator<Item = u64> {
-    let distances = std::iter::successors(Some(1), |distance| Some(distance + MARK_DISTANCE_MAX.min(*distance)));
+    let distances =
+        std::iter::successors(Some(1), |distance| Some(distance + (*distance).min(MARK_DISTANCE_MAX as u64)));
     let before = distances.map_while(move |distance| sequence.checked_sub(distance)).take(MARK_COUNT_MAX - 1);
     std::iter::once(sequence).chain(before)
 }
@@ -220,7 +221,7 @@ mod tests {
         assert_eq!(Tip::new(0, mark).changes().collect::<Vec<_>>(), [(0, mark(0))]);
         let longest = Tip::new(HISTORY_COUNT_MAX as u64, mark);
         let last = longest.changes().last().unwrap().0;
-        assert!(last < MARK_DISTANCE_MAX, "all of a full history is within reach: {last}");
+        assert!(last < MARK_DISTANCE_MAX as u64, "all of a full history is within reach: {last}");
     }
 
     #[test]

@@ -45,7 +45,8 @@ fn tell(cluster: &mut Cluster, liar: usize, node: usize, changes: Vec<Change>) {
 }
 
 fn counter(cluster: &Cluster, node: usize, name: &str) -> u64 {
-    let counters: BTreeMap<String, u64> = cluster.node(node).unwrap().counters().to_list().into_iter().collect();
+    let counters: BTreeMap<String, u64> =
+        cluster.node(node).expect("it is up").counters().to_list().into_iter().collect();
     counters[name]
 }
 

@@ -35,7 +35,7 @@ fn forked(seed: u64) -> Cluster {
     cluster.input(2, |node, now| node.handle_news(now, News::Listening(addresses)));
     cluster.input(0, |node, now| node.handle_news(now, News::Announced(of_copy)));
     cluster.run_for(2_000);
-    let digest = |node: usize| cluster.node(node).unwrap().history_digest();
+    let digest = |node: usize| cluster.node(node).expect("it is up").history_digest();
     assert!(digest(1) == digest(2) && digest(0) != digest(1), "they know different branches, and nobody both");
     assert!((0..4).all(|node| !is_alerted(&cluster, node, 2)));
     cluster
