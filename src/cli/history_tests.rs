@@ -1,3 +1,5 @@
+//! What `history` shows of every kind of change, and what it does not let pass.
+
 use super::*;
 use crate::{
     membership::{

@@ -1,6 +1,6 @@
 //! The membership history: the grow-only set of all changes of one cluster.
 //!
-//! A [`History`] holds for each author a [`Chain`] without gaps, every change verified and linked to the one before. It
+//! A [`History`] holds for each author a chain without gaps, every change verified and linked to the one before. It
 //! never forgets, and what it folds to does not depend on the order in which it learned. Two histories of one cluster
 //! merge by inserting into each what it lacks.
 //!
