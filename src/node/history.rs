@@ -359,7 +359,7 @@ impl Node {
 
     fn on_history_grown(&mut self, now: Now, before: &Summary, batch: &Batch) {
         let members_before: BTreeSet<NodeId> = self.view.members.keys().copied().collect();
-        let placement_before = self.view.placement_digest();
+        let (label_before, placement_before) = (self.view.label.clone(), self.view.placement_digest());
         self.view = self.view.refold(&self.records.history);
         let joined: Vec<NodeId> =
             self.view.members.keys().filter(|node| !members_before.contains(node)).copied().collect();
@@ -381,7 +381,9 @@ impl Node {
         }
         self.reconcile_after_growth(now);
         self.become_member(now);
-        if self.view.placement_digest() != placement_before {
+        // The label of one who forked does not tell all that decides.
+        let is_fork_moved = !self.view.forked.is_empty() && self.view.placement_digest() != placement_before;
+        if self.view.label != label_before || is_fork_moved {
             self.co_owners = self.view.co_owners(&self.me);
             self.on_rows_changed(now);
         }
