@@ -35,6 +35,8 @@ pub struct NodeConfig {
     pub seed_count: usize,
     /// How often histories are compared with a random peer. 1 s: a change reaches everyone in a few of these.
     pub reconcile_interval: Duration,
+    /// In which ways membership changes reach others.
+    pub history_ways: HistoryWays,
     /// What this node has to say of the partitions it fills it says together, no more often than this.
     pub statement_interval: Duration,
     /// How long one peer may take to answer before it counts as failed for that operation. Shorter than a client's
@@ -101,6 +103,53 @@ impl NodeRules {
     }
 }
 
+/// In which ways membership changes reach others. All are on; that each can be switched off is for tests, which see that each
+/// suffices alone. What a node must know of others before it speaks itself, or says that nothing is needed of an old row any
+/// more, it asks for whichever are on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryWays {
+    /// New changes are announced to whoever is connected, and announcements of others are heeded. An announcement is not
+    /// kept for those who come late: where histories are not compared at random they are compared on a new connection, and
+    /// whenever an announcement shows that something is missing.
+    pub announced: Way,
+    /// Histories are compared on every new connection. Where this is the only way, they are compared again over every
+    /// connection when the own history has grown.
+    pub on_identified: Way,
+    /// Histories are compared with a random peer, again and again.
+    pub at_random: Way,
+}
+
+/// Whether one way of telling is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// It is.
+    On,
+    /// It is not.
+    Off,
+}
+
+impl HistoryWays {
+    /// Every way.
+    pub fn all() -> HistoryWays {
+        HistoryWays { announced: Way::On, on_identified: Way::On, at_random: Way::On }
+    }
+
+    /// None at all, for tests to switch one on.
+    pub fn none() -> HistoryWays {
+        HistoryWays { announced: Way::Off, on_identified: Way::Off, at_random: Way::Off }
+    }
+
+    /// Whether a new connection is used to ask for what was told before.
+    pub(crate) fn compares_on_connection(&self) -> bool {
+        self.on_identified == Way::On || (self.announced == Way::On && self.at_random == Way::Off)
+    }
+
+    /// Whether nobody would learn of a new change but over connections that stand already.
+    pub(crate) fn compares_on_growth(&self) -> bool {
+        *self == HistoryWays { on_identified: Way::On, ..HistoryWays::none() }
+    }
+}
+
 /// Whether replicas are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AntiEntropy {
@@ -130,6 +179,7 @@ impl NodeConfig {
             founding: Founding::After(Duration::from_millis(1_000)),
             seed_count: 0,
             reconcile_interval: Duration::from_secs(1),
+            history_ways: HistoryWays::all(),
             statement_interval: Duration::from_secs(5),
             peer_timeout: Duration::from_secs(2),
             repair_window: Duration::from_millis(500),

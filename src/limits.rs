@@ -67,6 +67,10 @@ pub const CHANGES_PER_MESSAGE_MAX: usize = 256;
 /// Most membership changes a history holds. Beyond it the node refuses more, and says so.
 pub const HISTORY_COUNT_MAX: usize = 100_000;
 
+/// Branches kept of an author that has signed different changes under one number. A disk that was copied makes two; whoever
+/// has more signs them on purpose, and must be removed.
+pub const FORK_COUNT_MAX: usize = 8;
+
 /// Changes taken of a member beyond those that were known when it was removed: what was under way, and no more.
 pub const POSTHUMOUS_COUNT_MAX: u64 = 64;
 

@@ -80,6 +80,12 @@ mod tests {
     }
 
     #[test]
+    fn a_fork_is_told_with_whose_identity_it_is() {
+        let Lines::Many(lines) = answer(&[alert(AlertKind::Forked(node(2)), "two")]).json else { panic!("many lines") };
+        assert_eq!((&lines[0]["alert"], &lines[0]["peer_id"]), (&json!("forked"), &json!(peer_text(&node(2)))));
+    }
+
+    #[test]
     fn people_see_a_table_without_tricks_or_that_nothing_is_the_matter() {
         let Text::Lines(text) = answer(&[alert(AlertKind::StoreUnwritable, "\u{1b}[2Jfull")]).text else {
             panic!("lines")

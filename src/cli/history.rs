@@ -10,7 +10,7 @@ use crate::{
         output::{Answer, Text},
         text::{counted, peer_text},
     },
-    ident::Name,
+    ident::{Name, NodeId},
     membership::{
         change::{Change, ChangeKind, Profile, Replacement, Statement},
         history::History,
@@ -32,8 +32,9 @@ pub(crate) async fn run(session: &Session, args: HistoryArgs) -> Result<Answer, 
     Ok(answer(&changes, verified))
 }
 
-/// Builds the history anew from nothing. Returns its digest.
-fn verify(changes: &[Change], cluster: &Name) -> Result<String, CliError> {
+/// Builds the history anew from nothing: every signature, link and number of every kind is checked. Returns its digest, and who
+/// has signed different changes under one number.
+fn verify(changes: &[Change], cluster: &Name) -> Result<Verified, CliError> {
     let mut history = History::new(cluster.clone());
     for change in changes {
         let refused = |error| CliError::History {
@@ -41,12 +42,21 @@ fn verify(changes: &[Change], cluster: &Name) -> Result<String, CliError> {
         };
         history.insert(change.clone()).map_err(refused)?;
     }
-    Ok(history.digest().to_string())
+    Ok(Verified { digest: history.digest().to_string(), forked: history.forked().copied().collect() })
 }
 
-fn answer(changes: &[Change], verified: Option<String>) -> Answer {
+/// What a history comes to that is sound.
+struct Verified {
+    digest: String,
+    forked: Vec<NodeId>,
+}
+
+fn answer(changes: &[Change], verified: Option<Verified>) -> Answer {
     let mut text: Vec<String> = changes.iter().map(to_text).collect();
-    if let Some(digest) = verified {
+    if let Some(Verified { digest, forked }) = verified {
+        let double =
+            |node: &NodeId| format!("forked: {} has signed different changes under one number", peer_text(node));
+        text.extend(forked.iter().map(double));
         text.push(format!("verified: {}, digest {digest}", counted(changes.len() as u64, "change")));
     }
     Answer::many(changes.iter().map(to_json).collect(), Text::Lines(text.join("\n")))
@@ -121,43 +131,5 @@ fn kind(change: &Change) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        membership::change::{Parameters, Signer},
-        ring::token::PartitionCount,
-    };
-
-    fn changes() -> Vec<Change> {
-        let name = Name::new("quorate").unwrap();
-        let signer = Signer::from_seed([7; 32]);
-        let parameters = Parameters { partitions: PartitionCount::new(16).unwrap(), replicas: 3 };
-        let profile = Profile { name: name.clone(), zone: None, weight: 1, addresses: Vec::new() };
-        let mut history = History::new(name);
-        let mut changes = Vec::new();
-        for kind in [ChangeKind::Founded(parameters), ChangeKind::Joined(profile)] {
-            let change = history.next_change(&signer, kind);
-            history.insert(change.clone()).unwrap();
-            changes.push(change);
-        }
-        changes
-    }
-
-    #[test]
-    fn each_change_is_an_object_on_its_own_line() {
-        let json = answer(&changes(), None).into_single_json();
-        assert_eq!((&json["lines"][0]["kind"], &json["lines"][0]["replicas"]), (&json!("founded"), &json!(3)));
-        assert_eq!((&json["lines"][1]["kind"], &json["lines"][1]["name"]), (&json!("joined"), &json!("quorate")));
-    }
-
-    #[test]
-    fn a_history_that_was_tampered_with_does_not_verify() {
-        let name = Name::new("quorate").unwrap();
-        let mut changes = changes();
-        assert!(verify(&changes, &name).is_ok());
-        changes[1].lamport += 1;
-        let error = verify(&changes, &name).unwrap_err();
-        assert!(error.to_string().contains("signature"), "{error}");
-        assert_eq!(error.exit().code(), 1);
-    }
-}
+#[path = "history_tests.rs"]
+mod tests;

@@ -459,7 +459,7 @@ fn to_text(notice: &Notice) -> String {
             Event::MemberGone(node) => format!("gone      {}", peer_text(node)),
             Event::Stopped(stop) => format!("stopped   {}", stop_text(*stop)),
             Event::HistoryRefused { from, reason } => {
-                format!("WARNING   {} belongs to a cluster that cannot merge with ours: {reason}", peer_text(from))
+                format!("WARNING   what {} says of the cluster is refused: {reason}", peer_text(from))
             }
             Event::StoreIsOld { seen } => format!(
                 "WARNING   others have seen start number {seen} of this node, which its store does not know: the store \

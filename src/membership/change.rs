@@ -171,14 +171,6 @@ pub struct Profile {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Signature(pub [u8; 64]);
 
-/// How far each author's chain is known: author → number of its next change. At most `MEMBER_COUNT_MAX` authors.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Summary {
-    #[serde(deserialize_with = "decode_by_author")]
-    next: BTreeMap<NodeId, u64>,
-}
-
 /// A node's signing key.
 ///
 /// The very Ed25519 key that is the node's libp2p identity; it is wiped from memory when dropped.
@@ -296,29 +288,6 @@ impl Profile {
             return Err(ChangeError::TooManyAddresses);
         }
         self.addresses.iter().try_for_each(|address| check_address(address))
-    }
-}
-
-impl Summary {
-    /// Number of the first change of `author` that is not known; zero for a stranger.
-    pub fn next(&self, author: &NodeId) -> u64 {
-        self.next.get(author).copied().unwrap_or(0)
-    }
-
-    /// All authors with at least one known change and the number of their next, sorted by author.
-    pub fn iter(&self) -> impl Iterator<Item = (&NodeId, u64)> {
-        self.next.iter().map(|(author, &next)| (author, next))
-    }
-
-    /// Whether it knows at least one change that `other` does not.
-    pub fn exceeds(&self, other: &Summary) -> bool {
-        self.iter().any(|(author, next)| next > other.next(author))
-    }
-}
-
-impl FromIterator<(NodeId, u64)> for Summary {
-    fn from_iter<I: IntoIterator<Item = (NodeId, u64)>>(entries: I) -> Summary {
-        Summary { next: entries.into_iter().collect() }
     }
 }
 

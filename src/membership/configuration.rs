@@ -87,7 +87,10 @@ impl Configurations {
         drafts.add_statements();
         drafts.pass();
         let count = usize::try_from(parameters.partitions.get()).expect("at most 65 536 partitions");
-        let candidates = drafts.into_candidates(count, known, rules);
+        // What a label covers of an author who forked grows without a change of the label.
+        let is_forked = history.forked().next().is_some();
+        let stale = Configurations::default();
+        let candidates = drafts.into_candidates(count, if is_forked { &stale } else { known }, rules);
         let (active, settled) = (Vec::with_capacity(count), Vec::with_capacity(count));
         let mut configurations = Configurations { candidates, active, settled };
         for partition in parameters.partitions.iter() {

@@ -6,15 +6,16 @@
 //!
 //! It keeps nothing on disk and trusts nobody: whoever owns it asks [`History::check`], persists, then inserts.
 //!
-//! Of two different changes that one author signed under one number (two processes with one identity, or a restored
-//! disk) the first to arrive stays and the other is refused as [`HistoryError::Forked`]. Nodes that saw them in
-//! different order keep different histories, and their digests say so. TODO(forks): settle a fork by rule; without
-//! one an administrator must remove the author.
+//! Of two different changes that one author signed under one number (two processes with one identity, or a restored disk)
+//! both are kept, with all that continues either: everybody ends with the same set of changes, whichever came first. What
+//! that means is for whoever folds them; that it happened is told by [`History::forked`].
+//!
+//! **Why not one of them**: somebody has acted on the other already. What an author has said must not be unsaid, or a member
+//! that others have counted on to hold something would suddenly not have said that it does.
 
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap},
-    sync::Arc,
 };
 
 use thiserror::Error;
@@ -22,8 +23,12 @@ use thiserror::Error;
 use crate::{
     digest::{Digest, Domain},
     ident::{ClusterId, Name, NodeId},
-    limits::{COUNTER_MAX, HISTORY_COUNT_MAX, MEMBER_COUNT_MAX, POSTHUMOUS_COUNT_MAX},
-    membership::change::{Change, ChangeError, ChangeKind, Parameters, Removal, Signer, Statement, Summary},
+    limits::{COUNTER_MAX, FORK_COUNT_MAX, HISTORY_COUNT_MAX, MEMBER_COUNT_MAX, POSTHUMOUS_COUNT_MAX},
+    membership::{
+        chain::{Chain, Link},
+        change::{Change, ChangeError, ChangeKind, Parameters, Removal, Signer, Statement},
+        summary::{Summary, Tip},
+    },
 };
 
 /// All known changes of one cluster. At most `HISTORY_COUNT_MAX` of at most `MEMBER_COUNT_MAX` authors.
@@ -50,7 +55,7 @@ pub enum Inserted {
 
 /// Why a change does not fit. The history is as it was.
 ///
-/// `Gap` and `NotFounded` are healed by asking the sender for what is missing, a `BadLamport` that is ahead likewise;
+/// `Gap`, `Loose` and `NotFounded` are healed by asking the sender for what is missing, a `BadLamport` that is ahead likewise;
 /// the others stay.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum HistoryError {
@@ -82,10 +87,18 @@ pub enum HistoryError {
         /// Number of the change refused.
         actual: u64,
     },
-    /// Its author signed another change under the same number, or continues from one that is not known here.
-    #[error("{author:?} signed two different histories; they part at or before change {sequence}")]
+    /// It continues a change of its author that is not known: not the one known under that number.
+    #[error("change {sequence} of {author:?} continues one that is not known")]
+    Loose {
+        /// Who signed it.
+        author: NodeId,
+        /// Number of the change refused.
+        sequence: u64,
+    },
+    /// Its author has signed too many different histories already. Nobody whose disk was copied does: it lies.
+    #[error("{author:?} signed more than {FORK_COUNT_MAX} different histories; another parts at change {sequence}")]
     Forked {
-        /// Who signed both.
+        /// Who signed them.
         author: NodeId,
         /// Number of the change refused.
         sequence: u64,
@@ -158,8 +171,7 @@ impl History {
     pub fn check(&self, change: &Change) -> Result<Inserted, HistoryError> {
         let digest = change.digest();
         let chain = self.chains.get(&change.author);
-        let known = chain.and_then(|chain| chain.get(change.sequence));
-        if known.is_some_and(|known| known.digest() == digest) {
+        if chain.is_some_and(|chain| chain.find(change.sequence, &digest).is_some()) {
             return Ok(Inserted::Known);
         }
 
@@ -168,9 +180,9 @@ impl History {
             other => HistoryError::Malformed(other),
         })?;
         self.check_cluster(change)?;
-        self.check_link(chain, change)?;
-        self.check_lamport(chain, change)?;
-        self.check_say(chain, change)?;
+        let parent = check_link(chain, change)?;
+        self.check_lamport(parent, change)?;
+        self.check_say(parent, change)?;
         let is_new_author = chain.is_none();
         if self.count >= HISTORY_COUNT_MAX || (is_new_author && self.chains.len() >= MEMBER_COUNT_MAX) {
             return Err(HistoryError::Full { count: self.count, authors: self.chains.len() });
@@ -190,20 +202,31 @@ impl History {
             Some(parameters) => self.cluster_of(parameters),
             None => ClusterId::of(&self.cluster_name, 0, 0),
         };
-        let chain = self.chains.get(&signer.node_id());
-        let sequence = chain.map_or(0, Chain::next_sequence);
-        let previous = chain.map(|chain| chain.head);
+        let head = self.chains.get(&signer.node_id()).and_then(Chain::head);
+        let sequence = head.map_or(0, |head| head.change.sequence + 1);
+        let previous = head.map(|head| head.digest);
         Change::sign(signer, cluster, sequence, previous, self.lamport_max + 1, kind)
     }
 
     /// How far each author is known.
     pub fn summary(&self) -> Summary {
-        self.chains.iter().map(|(author, chain)| (*author, chain.next_sequence())).collect()
+        self.chains.iter().map(|(author, chain)| (*author, chain.summary())).collect()
     }
 
-    /// What the owner of `summary` lacks: the first `limit` of it, in canonical order.
+    /// Whether the owner of `summary` knows a change that is not known here.
+    pub fn lacks(&self, summary: &Summary) -> bool {
+        let lacks_tip = |author: &NodeId, tip: &Tip| !self.chains.get(author).is_some_and(|chain| chain.has(tip));
+        summary.iter().any(|(author, tips)| tips.iter().any(|tip| lacks_tip(author, tip)))
+    }
+
+    /// Authors who have signed different changes under one number, sorted.
+    pub fn forked(&self) -> impl Iterator<Item = &NodeId> {
+        self.chains.iter().filter(|(_, chain)| chain.is_forked()).map(|(author, _)| author)
+    }
+
+    /// What the owner of `summary` lacks, as far as can be known: the first `limit` of it, in canonical order.
     ///
-    /// Sorted by (Lamport time, author, sequence); each author's changes are in order and a founding comes first, so
+    /// Sorted by (Lamport time, author, sequence, digest); each author's changes are in order and a founding comes first, so
     /// that the receiver can insert one after the other. Costs the logarithm of the number of authors per change.
     pub fn since(&self, summary: &Summary, limit: usize) -> Vec<Change> {
         InOrder::new(self, summary).take(limit).cloned().collect()
@@ -211,15 +234,15 @@ impl History {
 
     /// Names the set of changes: equal sets, equal digest, whatever the order of arrival.
     ///
-    /// Computed from the last links of the chains when asked: one hash of 72 bytes per author.
+    /// Computed from the ends of the chains when asked: one hash of 72 bytes per author, and per branch of those who forked.
     pub fn digest(&self) -> Digest {
         let mut bytes = Vec::with_capacity(1 + self.chains.len() * 72);
         // Tells this digest from that of a label, which has the same purpose.
         bytes.push(0);
-        for (author, chain) in &self.chains {
+        for (author, (sequence, digest)) in self.tips() {
             bytes.extend_from_slice(&author.0);
-            bytes.extend_from_slice(&chain.next_sequence().to_be_bytes());
-            bytes.extend_from_slice(&chain.head.0);
+            bytes.extend_from_slice(&(sequence + 1).to_be_bytes());
+            bytes.extend_from_slice(&digest.0);
         }
         Digest::of(Domain::History, &[&bytes])
     }
@@ -234,7 +257,7 @@ impl History {
         self.count == 0
     }
 
-    /// All changes, sorted by (Lamport time, author, sequence).
+    /// All changes, sorted by (Lamport time, author, sequence, digest).
     pub fn iter(&self) -> impl Iterator<Item = &Change> {
         InOrder::new(self, &Summary::default())
     }
@@ -244,9 +267,9 @@ impl History {
         self.parameters
     }
 
-    /// How many changes of `author` are known.
+    /// How many changes of `author` are known; of one who forked, in its longest branch.
     pub fn known_of(&self, author: &NodeId) -> u64 {
-        self.chains.get(author).map_or(0, Chain::next_sequence)
+        self.chains.get(author).map_or(0, Chain::height)
     }
 
     /// Name of the cluster.
@@ -269,11 +292,12 @@ impl History {
         }
         self.count += 1;
         self.lamport_max = self.lamport_max.max(change.lamport);
-        let head = change.digest();
-        let chain = self.chains.entry(change.author).or_insert(Chain { changes: Vec::new(), head, has_joined: false });
-        chain.has_joined |= matches!(change.kind, ChangeKind::Joined(_));
-        chain.changes.push(Arc::new(change));
-        chain.head = head;
+        let digest = change.digest();
+        self.chains.entry(change.author).or_default().add(change, digest);
+    }
+
+    fn tips(&self) -> impl Iterator<Item = (&NodeId, &(u64, Digest))> {
+        self.chains.iter().flat_map(|(author, chain)| chain.tips().iter().map(move |tip| (author, tip)))
     }
 
     fn cluster_of(&self, parameters: Parameters) -> ClusterId {
@@ -294,21 +318,9 @@ impl History {
         }
     }
 
-    fn check_link(&self, chain: Option<&Chain>, change: &Change) -> Result<(), HistoryError> {
-        let expected = chain.map_or(0, Chain::next_sequence);
-        let forked = HistoryError::Forked { author: change.author, sequence: change.sequence };
-        if change.sequence < expected {
-            return Err(forked);
-        }
-        if change.sequence > expected {
-            return Err(HistoryError::Gap { expected, actual: change.sequence });
-        }
-        if change.previous == chain.map(|chain| chain.head) { Ok(()) } else { Err(forked) }
-    }
-
     /// Founding at 1 and everything else later, so that sorting by Lamport time puts a founding first.
-    fn check_lamport(&self, chain: Option<&Chain>, change: &Change) -> Result<(), HistoryError> {
-        let before = chain.map_or(0, Chain::lamport);
+    fn check_lamport(&self, parent: Option<&Link>, change: &Change) -> Result<(), HistoryError> {
+        let before = parent.map_or(0, |parent| parent.change.lamport);
         let (low, high) = match change.kind.founding() {
             Some(_) => (before + 1, 1),
             None => ((before + 1).max(2), self.lamport_max + LAMPORT_STEP_MAX),
@@ -320,7 +332,7 @@ impl History {
 
 impl History {
     /// Whether the author may say this.
-    fn check_say(&self, chain: Option<&Chain>, change: &Change) -> Result<(), HistoryError> {
+    fn check_say(&self, parent: Option<&Link>, change: &Change) -> Result<(), HistoryError> {
         if let Some(&known) = self.removed.get(&change.author)
             && change.sequence >= known + POSTHUMOUS_COUNT_MAX
         {
@@ -329,7 +341,7 @@ impl History {
         match &change.kind {
             ChangeKind::Founded(_) | ChangeKind::Joined(_) | ChangeKind::Updated(_) => Ok(()),
             ChangeKind::Leaving | ChangeKind::Left | ChangeKind::Removed(_) | ChangeKind::Replaced(_) => {
-                if chain.is_some_and(|chain| chain.has_joined) { Ok(()) } else { Err(HistoryError::NotJoined) }
+                if parent.is_some_and(|parent| parent.has_joined) { Ok(()) } else { Err(HistoryError::NotJoined) }
             }
             ChangeKind::Filled(Statement { partitions, .. }) | ChangeKind::Retired(Statement { partitions, .. }) => {
                 let expected = self.parameters.map_or(0, |parameters| parameters.partitions.get());
@@ -337,46 +349,54 @@ impl History {
                 if expected != actual {
                     return Err(HistoryError::OtherPartitions { expected, actual });
                 }
-                if chain.is_some_and(|chain| chain.has_joined) { Ok(()) } else { Err(HistoryError::NotJoined) }
+                if parent.is_some_and(|parent| parent.has_joined) { Ok(()) } else { Err(HistoryError::NotJoined) }
             }
         }
     }
 }
 
-/// One author's changes, without gaps, from sequence zero. Never empty.
-#[derive(Debug, Clone)]
-struct Chain {
-    changes: Vec<Arc<Change>>,
-    /// Digest of the last.
-    head: Digest,
-    has_joined: bool,
+/// What `change` continues: nothing, if it is a first one.
+fn check_link<'a>(chain: Option<&'a Chain>, change: &Change) -> Result<Option<&'a Link>, HistoryError> {
+    let expected = chain.map_or(0, Chain::height);
+    let (author, sequence) = (change.author, change.sequence);
+    if sequence > expected {
+        return Err(HistoryError::Gap { expected, actual: sequence });
+    }
+    let parent = chain.and_then(|chain| chain.parent_of(change));
+    if sequence > 0 && parent.is_none() {
+        return Err(HistoryError::Loose { author, sequence });
+    }
+    if chain.is_some_and(|chain| chain.is_fork_too_many(change)) {
+        return Err(HistoryError::Forked { author, sequence });
+    }
+    Ok(parent)
 }
 
-impl Chain {
-    fn get(&self, sequence: u64) -> Option<&Change> {
-        self.changes.get(usize::try_from(sequence).ok()?).map(Arc::as_ref)
-    }
+/// By (Lamport time, author, sequence, digest).
+type Position = (u64, NodeId, u64, Digest);
 
-    fn next_sequence(&self) -> u64 {
-        self.changes.len() as u64
-    }
-
-    fn lamport(&self) -> u64 {
-        self.changes.last().map_or(0, |change| change.lamport)
-    }
-}
-
-/// Merges the chains by (Lamport time, author, sequence): within a chain Lamport times only grow.
+/// Merges the chains by position: along a branch Lamport times only grow.
 struct InOrder<'a> {
-    history: &'a History,
-    heads: BinaryHeap<Reverse<(u64, NodeId, u64)>>,
+    chains: Vec<Box<dyn Iterator<Item = &'a Link> + 'a>>,
+    heads: BinaryHeap<Reverse<(Position, usize)>>,
+    /// Of each chain the link that the heap names.
+    links: Vec<Option<&'a Link>>,
 }
 
 impl<'a> InOrder<'a> {
     /// Everything that `known` does not list.
     fn new(history: &'a History, known: &Summary) -> InOrder<'a> {
-        let firsts = history.chains.iter().filter_map(|(author, chain)| chain.get(known.next(author)));
-        InOrder { history, heads: firsts.map(position).map(Reverse).collect() }
+        let chains: Vec<_> =
+            history.chains.iter().map(|(author, chain)| chain.unknown_to(known.tips(author))).collect();
+        let links = vec![None; chains.len()];
+        let mut in_order = InOrder { chains, heads: BinaryHeap::new(), links };
+        (0..in_order.chains.len()).for_each(|index| in_order.advance(index));
+        in_order
+    }
+
+    fn advance(&mut self, index: usize) {
+        self.links[index] = self.chains[index].next();
+        self.heads.extend(self.links[index].map(|link| Reverse((position(link), index))));
     }
 }
 
@@ -384,15 +404,16 @@ impl<'a> Iterator for InOrder<'a> {
     type Item = &'a Change;
 
     fn next(&mut self) -> Option<&'a Change> {
-        let Reverse((_, author, sequence)) = self.heads.pop()?;
-        let chain = self.history.chains.get(&author)?;
-        self.heads.extend(chain.get(sequence + 1).map(position).map(Reverse));
-        chain.get(sequence)
+        let Reverse((_, index)) = self.heads.pop()?;
+        let link = self.links[index];
+        self.advance(index);
+        link.map(|link| link.change.as_ref())
     }
 }
 
-fn position(change: &Change) -> (u64, NodeId, u64) {
-    (change.lamport, change.author, change.sequence)
+fn position(link: &Link) -> Position {
+    let change = &link.change;
+    (change.lamport, change.author, change.sequence, link.digest)
 }
 
 /// How far above the highest known Lamport time a change may be. Generous to those who were cut off for long; yet

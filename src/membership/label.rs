@@ -3,6 +3,9 @@
 //! Changes that decide are those that join, leave, remove, replace, or move a member to another zone or weight. A
 //! [`Label`] names a set of them, author by author, as so many of its first changes. Statements about who holds what are
 //! made under a label: they hold for the rows that follow from just those changes.
+//!
+//! Of an author who signed different changes under one number a label has all of them. Until everybody knows all of them it may
+//! mean different rows to different nodes; [`crate::membership::view::View::placement_digest`] tells those apart.
 
 use std::collections::BTreeMap;
 

@@ -4,14 +4,21 @@
 //! data. Who can be reached is an opinion: never told as truth, never written to the history.
 
 pub mod change;
+pub mod summary;
+pub(crate) mod chain;
 pub mod label;
 pub mod history;
 pub mod roster;
 pub mod configuration;
 pub mod view;
+pub mod gossip;
 pub mod liveness;
 
 #[cfg(test)]
 pub(crate) mod samples;
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod fork_properties;
+#[cfg(test)]
+mod kind_properties;

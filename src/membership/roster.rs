@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
+    digest::Digest,
     ident::{Name, NodeId},
     membership::{
         change::{Change, ChangeKind, Parameters, Profile},
@@ -49,6 +50,10 @@ pub(crate) struct Roster {
     pub(crate) removed: BTreeMap<NodeId, Option<Name>>,
     /// The deciding changes among those folded.
     pub(crate) label: Label,
+    /// Of authors who forked, the deciding changes by their digests, in canonical order: their label tells only how many.
+    pub(crate) forks: Vec<Digest>,
+    /// Who has forked.
+    forked: BTreeSet<NodeId>,
     /// Founders that have joined, each with the label of its first joining.
     pub(crate) foundings: Vec<(NodeId, Label)>,
     /// How much of each author decides nothing yet: numbers of changes with which somebody was let in again.
@@ -58,7 +63,7 @@ pub(crate) struct Roster {
 impl Roster {
     /// Folds what `label` covers of `history`, or all of it.
     pub(crate) fn fold(history: &History, label: Option<&Label>, rules: PlacementRules) -> Roster {
-        let mut roster = Roster::default();
+        let mut roster = Roster { forked: history.forked().copied().collect(), ..Roster::default() };
         let mut founders = BTreeSet::new();
         let mut replacements = Vec::new();
         for change in history.iter().filter(|change| label.is_none_or(|label| label.covers(change))) {
@@ -91,12 +96,20 @@ impl Roster {
         Ring::new(self.ring_members(), parameters.partitions, parameters.replicas)
     }
 
+    /// Takes note of a deciding change.
+    fn decide(&mut self, change: &Change) {
+        self.label.add(change);
+        if self.forked.contains(&change.author) {
+            self.forks.push(change.digest());
+        }
+    }
+
     fn take(&mut self, change: &Change, founders: &BTreeSet<NodeId>) {
         let author = change.author;
         match &change.kind {
             ChangeKind::Founded(_) | ChangeKind::Filled(_) | ChangeKind::Retired(_) => {}
             ChangeKind::Joined(profile) => {
-                self.label.add(change);
+                self.decide(change);
                 if founders.contains(&author) && !self.foundings.iter().any(|(founder, _)| *founder == author) {
                     let mut label = Label::default();
                     label.add(change);
@@ -117,22 +130,22 @@ impl Roster {
                 if let Some(member) = self.people.get_mut(&author) {
                     let known = std::mem::replace(&mut member.profile, profile.clone());
                     if (known.zone, known.weight) != (profile.zone.clone(), profile.weight) {
-                        self.label.add(change);
+                        self.decide(change);
                     }
                 }
             }
             ChangeKind::Leaving => {
-                self.label.add(change);
+                self.decide(change);
                 self.people.entry(author).and_modify(|member| member.standing = Standing::Leaving);
             }
             ChangeKind::Left => {
                 self.people.entry(author).and_modify(|member| member.standing = Standing::Left);
             }
             ChangeKind::Removed(removal) => {
-                self.label.add(change);
+                self.decide(change);
                 self.removed.insert(removal.node, None);
             }
-            ChangeKind::Replaced(_) => self.label.add(change),
+            ChangeKind::Replaced(_) => self.decide(change),
         }
     }
 

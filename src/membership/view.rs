@@ -34,6 +34,8 @@ pub struct View {
     pub members: BTreeMap<NodeId, Member>,
     /// Who was taken away for ever, with the zone it was in.
     pub removed: BTreeMap<NodeId, Option<Name>>,
+    /// Who has signed different changes under one number. Everything that they said counts.
+    pub forked: BTreeSet<NodeId>,
     /// Who is to serve what: the rows of those that stay. None before a founding is known, without members it is empty.
     pub ring: Option<Arc<Ring>>,
     /// The changes that decide who is to serve what. Same label, same ring.
@@ -127,13 +129,15 @@ impl View {
         };
         let foundings: Vec<Digest> =
             history.iter().filter(|change| change.kind.founding().is_some()).map(|change| change.digest()).collect();
-        let placement = placement_digest(&foundings, &roster.label);
+        let placement = placement_digest(&foundings, &roster.label, &roster.forks);
+        let forked = history.forked().copied().collect();
         let Roster { mut people, removed, label, .. } = roster;
         people.retain(|_, member| member.standing != Standing::Left);
         let mut view = View {
             parameters,
             members: people,
             removed,
+            forked,
             ring,
             label,
             configurations,
@@ -221,7 +225,7 @@ impl View {
         rows.filter(|other| other != node).collect()
     }
 
-    /// Names everything that the history says of who is to serve what: its foundings and the label.
+    /// Names everything that the history says of who is to serve what: its foundings, the label and forks.
     pub fn placement_digest(&self) -> Digest {
         self.placement
     }
@@ -252,7 +256,9 @@ fn share_or_build_ring(known: Option<&Arc<Ring>>, parameters: Parameters, roster
     }
 }
 
-fn placement_digest(foundings: &[Digest], label: &Label) -> Digest {
-    let foundings: Vec<u8> = foundings.iter().flat_map(|founding| founding.0).collect();
-    Digest::of(Domain::Partition, &[&label.digest().0, &foundings])
+/// A label counts changes; of an author who forked they may be others elsewhere. So those are named too, and who does not know
+/// all of them yet is not counted with who does.
+fn placement_digest(foundings: &[Digest], label: &Label, forks: &[Digest]) -> Digest {
+    let bytes = |digests: &[Digest]| digests.iter().flat_map(|digest| digest.0).collect::<Vec<u8>>();
+    Digest::of(Domain::Partition, &[&label.digest().0, &bytes(foundings), &bytes(forks)])
 }

@@ -20,7 +20,7 @@ use crate::{
 /// A node that has just started, or was cut off for a moment, is not isolated yet.
 const ISOLATED_AFTER: Duration = Duration::from_secs(10);
 
-/// The alerts of one node. As many as it has members, twice, and two.
+/// The alerts of one node. As many as it has members, three times, and two.
 #[derive(Debug, Default)]
 pub(super) struct Alerts {
     /// What is the matter, and since when; much of it not for long enough to be told.
@@ -80,6 +80,14 @@ impl Node {
         if let Some(failure) = self.records.store_failure() {
             let detail = format!("the store takes no writes: {failure}");
             causes.push((AlertKind::StoreUnwritable, Duration::ZERO, detail));
+        }
+        for node in self.view.forked.iter().filter(|node| !self.view.removed.contains_key(node)) {
+            let detail = format!(
+                "{} has said different things under one number: two processes run with its identity.key, or its disk was \
+                 put back; all of it counts. Stop it and its double, remove it, and start it with a new identity",
+                self.name_of(node)
+            );
+            causes.push((AlertKind::Forked(*node), Duration::ZERO, detail));
         }
         let half = self.config.hint_ttl / 2;
         for (target, totals) in &self.alerts.hints {

@@ -7,7 +7,6 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     slice,
     sync::Arc,
-    time::Duration,
 };
 
 use crate::{
@@ -16,13 +15,14 @@ use crate::{
     digest::Digest,
     handoff::exchanges::Ended,
     ident::{Key, NodeId},
-    limits::{EXCHANGE_STEPS_MAX, FRAME_LIMIT_BYTES, MEMBER_COUNT_MAX},
+    limits::{EXCHANGE_STEPS_MAX, FRAME_LIMIT_BYTES},
     merkle::{Comparison, Salt, answers::STEP_BYTES_TARGET, branch::Branch, packed},
     node::{
         Node, TicketUse,
         effect::{Effect, InboundExchange},
         exchange_sizes::{size_of_answer, size_of_items, size_of_question, take_chunk},
         exchanging::STALL,
+        penalties::Offence,
     },
     replica::{Done, Query, Work},
     ring::{partition_set::PartitionSet, token::Token},
@@ -37,16 +37,10 @@ const ANSWERING_MAX: usize = 4;
 const ANSWER_BYTES_MAX: usize = 12 << 20;
 const _: () = assert!(ANSWER_BYTES_MAX + STEP_BYTES_TARGET <= FRAME_LIMIT_BYTES);
 
-/// How long whoever asked nonsense is not answered, the first time; doubled each time.
-const PENALTY_MIN: Duration = Duration::from_secs(1);
-const PENALTY_MAX: Duration = Duration::from_secs(600);
-
 /// Exchanges that others have begun.
 #[derive(Debug, Default)]
 pub(super) struct Answering {
     exchanges: BTreeMap<InboundExchange, Asked>,
-    /// Who asked nonsense: until when it is not answered, and how long that was.
-    offenders: BTreeMap<NodeId, (Instant, Duration)>,
 }
 
 #[derive(Debug)]
@@ -156,7 +150,7 @@ impl Node {
         if answer == Answer::Same {
             self.counters.exchanges_in_step += 1;
             if is_whole {
-                self.answering.offenders.remove(&from);
+                self.penalties.forgive(&from, Offence::Exchange);
                 self.end_of_exchange(now, from, &shared, begun, Ended::InStep);
             }
         }
@@ -199,7 +193,7 @@ impl Node {
         let steps = known.map_or(0, |asked| asked.steps) + 1;
         let begun = known.map_or(now.instant, |asked| asked.begun);
         let is_known = steps > 1;
-        let is_offender = self.answering.offenders.get(&from).is_some_and(|(until, _)| now.instant < *until);
+        let is_offender = self.penalties.is_running(now.instant, &from, Offence::Exchange) || self.is_liar(now, &from);
         let is_whole = opening.partitions.is_none() && branch == Branch::ROOT;
         if is_whole && !is_known && self.is_handing_over_to(now, &from) {
             return Err(ExchangeRefusal::HintsFirst);
@@ -271,7 +265,7 @@ impl Node {
     fn refuse_exchange(&mut self, now: Now, exchange: InboundExchange, from: NodeId, refusal: ExchangeRefusal) {
         self.counters.exchanges_refused += 1;
         if refusal == ExchangeRefusal::Malformed {
-            self.note_offence(now, from);
+            self.note_offence(now, from, Offence::Exchange);
         }
         self.answering.exchanges.remove(&exchange);
         self.answer_exchange(exchange, Answer::Refused(refusal));
@@ -283,17 +277,6 @@ impl Node {
     fn answer_exchange(&mut self, exchange: InboundExchange, answer: Answer) {
         self.counters.exchange_bytes += size_of_answer(&answer);
         self.effects.push_back(Effect::AnswerExchange { exchange, answer });
-    }
-
-    /// A peer has said in an exchange what no node of ours would say.
-    pub(super) fn note_offence(&mut self, now: Now, peer: NodeId) {
-        self.counters.exchange_offences += 1;
-        let offenders = &mut self.answering.offenders;
-        if offenders.len() >= 2 * MEMBER_COUNT_MAX {
-            offenders.clear();
-        }
-        let penalty = offenders.get(&peer).map_or(PENALTY_MIN, |(_, last)| (*last * 2).min(PENALTY_MAX));
-        offenders.insert(peer, (now.instant + penalty, penalty));
     }
 }
 

@@ -15,6 +15,10 @@ pub struct Counters {
     pub repairs_shed: u64,
     /// Membership changes refused.
     pub changes_refused: u64,
+    /// Messages with changes that no honest node would send.
+    pub history_offences: u64,
+    /// Comparisons of histories refused because of such messages of the same peer.
+    pub offenders_refused: u64,
     /// Answers given under another history.
     pub other_history: u64,
     /// Hints kept here for others, each merge into one counted.
@@ -71,6 +75,8 @@ impl Counters {
             repaired,
             repairs_shed,
             changes_refused,
+            history_offences,
+            offenders_refused,
             other_history,
             hints_kept,
             hints_refused,
@@ -101,6 +107,8 @@ impl Counters {
             ("repaired", repaired),
             ("repairs_shed", repairs_shed),
             ("changes_refused", changes_refused),
+            ("history_offences", history_offences),
+            ("offenders_refused", offenders_refused),
             ("other_history", other_history),
             ("hints_kept", hints_kept),
             ("hints_refused", hints_refused),

@@ -20,6 +20,7 @@ use crate::{
         asking::{Asking, Errand, Outcome, Stand},
         effect::{Effect, ExchangeId},
         exchange_sizes::{items_of, size_of_answer, size_of_question, take_chunk},
+        penalties::Offence,
         upkeep::Alarm,
     },
     replica::{Done, Query, Work},
@@ -197,7 +198,7 @@ impl Node {
                     }
                     Ending::Unfinished => Outcome::Failed(UNFINISHED.to_owned()),
                     Ending::Malformed => {
-                        self.note_offence(now, peer);
+                        self.note_offence(now, peer, Offence::Exchange);
                         Outcome::Failed("its answer was none".to_owned())
                     }
                 };
@@ -223,14 +224,14 @@ impl Node {
             Answer::Refused(refusal) => self.on_refused(now, exchange, refusal),
             Answer::Step(step) if step.items.is_empty() && step.next.is_some() => {
                 // Who has more to send has sent something.
-                self.note_offence(now, peer);
+                self.note_offence(now, peer, Offence::Exchange);
                 self.finish_exchange(now, exchange, Outcome::Failed("it promises more and sends nothing".to_owned()));
             }
             Answer::Step(mut step) if !step.items.is_empty() => {
                 let items = std::mem::take(&mut step.items);
                 asking.moved += items.len();
                 if !items.iter().all(|item| is_of(&asking.shared, &item.key)) {
-                    self.note_offence(now, peer);
+                    self.note_offence(now, peer, Offence::Exchange);
                     let reason = "it sent what the two do not share".to_owned();
                     return self.finish_exchange(now, exchange, Outcome::Failed(reason));
                 }

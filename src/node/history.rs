@@ -8,25 +8,32 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
     clock::Now,
-    config::{Founding, NodeConfig},
+    config::{Founding, NodeConfig, Way},
+    digest::Digest,
     ident::NodeId,
     limits::CHANGES_PER_MESSAGE_MAX,
     membership::{
-        change::{Change, ChangeKind, Summary},
+        change::{Change, ChangeKind},
         history::{History, HistoryError, Inserted},
+        summary::Summary,
     },
     node::{
-        Node, Purpose, SendFailure, TicketUse,
+        Node, TicketUse,
         effect::{Effect, Event, InboundId, Stop},
+        penalties::Offence,
+        reconciling::Theirs,
         upkeep::Alarm,
     },
     replica::{Done, Work, startup::Recovered},
     store::StoreError,
-    wire::quorum::{Reconcile, Request, Response},
+    wire::quorum::Reconcile,
 };
 
 /// Most batches that wait while one is being stored.
 const WAITING_BATCHES_MAX: usize = 64;
+
+/// Most changes in the batches that wait. A change has 30 KiB at most.
+const WAITING_CHANGES_MAX: usize = 4 * CHANGES_PER_MESSAGE_MAX;
 
 /// How many starts a restored store can lie behind. More is a lie: it would use up the boot numbers.
 const BOOTS_BEHIND_MAX: u64 = 1 << 20;
@@ -45,7 +52,6 @@ pub(super) struct Records {
     to_author: VecDeque<ChangeKind>,
     /// What was ordered, or is this node's last word, and could not be stored.
     to_say_again: Vec<ChangeKind>,
-    reconciling: BTreeSet<NodeId>,
     /// Members that have told this life which boot they know of.
     greeted: BTreeSet<NodeId>,
     is_confirmed: bool,
@@ -56,9 +62,19 @@ pub(super) struct Records {
 
 /// Changes on their way into the history.
 #[derive(Debug, Clone)]
-struct Batch {
-    changes: Vec<Change>,
-    origin: Origin,
+pub(super) struct Batch {
+    pub(super) changes: Vec<Change>,
+    pub(super) origin: Origin,
+}
+
+impl Origin {
+    /// Who has sent the batch itself. Announcements are passed on by anybody.
+    fn sender(&self) -> Option<NodeId> {
+        match self {
+            Origin::Here | Origin::Announced => None,
+            Origin::Request { from, .. } | Origin::Response { from, .. } => Some(*from),
+        }
+    }
 }
 
 impl Batch {
@@ -70,15 +86,15 @@ impl Batch {
 
 /// Where a batch came from, and who waits for it.
 #[derive(Debug, Clone)]
-enum Origin {
+pub(super) enum Origin {
     /// Authored here: to be announced.
     Here,
     /// Announced by a peer.
     Announced,
     /// In a peer's request: answer it when stored.
-    Request { from: NodeId, inbound: InboundId, theirs: Summary },
+    Request { from: NodeId, inbound: InboundId, theirs: Theirs },
     /// In a peer's answer.
-    Response { from: NodeId, theirs: Summary },
+    Response { from: NodeId, theirs: Theirs },
 }
 
 impl Records {
@@ -99,7 +115,6 @@ impl Records {
             waiting: VecDeque::new(),
             to_author: VecDeque::new(),
             to_say_again: Vec::new(),
-            reconciling: BTreeSet::new(),
             greeted: BTreeSet::new(),
             is_confirmed: false,
             has_agreed: false,
@@ -131,6 +146,7 @@ fn spoils_the_rest(error: &HistoryError) -> bool {
         | HistoryError::NotJoined
         | HistoryError::OtherParameters { .. } => true,
         HistoryError::Gap { .. }
+        | HistoryError::Loose { .. }
         | HistoryError::Forked { .. }
         | HistoryError::Removed { .. }
         | HistoryError::NotFounded
@@ -148,6 +164,25 @@ fn is_order(kind: &ChangeKind) -> bool {
         | ChangeKind::Removed(_)
         | ChangeKind::Replaced(_) => true,
         ChangeKind::Founded(_) | ChangeKind::Updated(_) | ChangeKind::Filled(_) | ChangeKind::Retired(_) => false,
+    }
+}
+
+/// Whether nobody honest sends a change that is refused so, in a message of which `refused_before` were refused already. Where some
+/// were, a gap is no wonder.
+fn is_lie(error: &HistoryError, refused_before: usize) -> bool {
+    match error {
+        HistoryError::BadSignature
+        | HistoryError::Malformed(_)
+        | HistoryError::OtherCluster
+        | HistoryError::OtherPartitions { .. }
+        | HistoryError::NotJoined => true,
+        HistoryError::Gap { .. } | HistoryError::Loose { .. } | HistoryError::BadLamport { .. } => refused_before == 0,
+        // Two clusters of one name that meet; a removal, a founding or a fork that the sender does not know of; our own bounds.
+        HistoryError::OtherParameters { .. }
+        | HistoryError::NotFounded
+        | HistoryError::Forked { .. }
+        | HistoryError::Removed { .. }
+        | HistoryError::Full { .. } => false,
     }
 }
 
@@ -198,35 +233,8 @@ impl Node {
 
     /// A membership change was announced.
     pub(super) fn on_announced(&mut self, now: Now, change: Change) {
-        self.stage(now, Batch { changes: vec![change], origin: Origin::Announced });
-    }
-
-    /// Compares histories with `peer`, unless that is under way.
-    pub(super) fn reconcile_with(&mut self, now: Now, peer: NodeId) {
-        if self.records.reconciling.insert(peer) {
-            self.send_reconcile(now, peer, Vec::new());
-        }
-    }
-
-    /// A peer compares histories.
-    pub(super) fn on_reconcile_request(&mut self, now: Now, from: NodeId, inbound: InboundId, reconcile: Reconcile) {
-        self.on_greeting(now, from, &reconcile);
-        let Reconcile { changes, summary, .. } = reconcile;
-        self.stage(now, Batch { changes, origin: Origin::Request { from, inbound, theirs: summary } });
-    }
-
-    /// A peer has answered a comparison of histories, or not.
-    pub(super) fn on_reconcile_response(&mut self, now: Now, from: NodeId, result: Result<Response, SendFailure>) {
-        match result {
-            Ok(Response::Reconciled(reconcile)) => {
-                self.on_greeting(now, from, &reconcile);
-                let Reconcile { changes, summary, .. } = reconcile;
-                self.stage(now, Batch { changes, origin: Origin::Response { from, theirs: summary } });
-            }
-            Ok(_) | Err(_) => {
-                self.records.reconciling.remove(&from);
-                self.dialling.forget_pushed(&from);
-            }
+        if self.config.history_ways.announced == Way::On {
+            self.stage(now, Batch { changes: vec![change], origin: Origin::Announced });
         }
     }
 
@@ -257,11 +265,6 @@ impl Node {
         let again = std::mem::take(&mut self.records.to_say_again);
         again.into_iter().for_each(|kind| self.author(now, kind));
         self.become_member(now);
-    }
-
-    /// What a peer with `summary` lacks, as much as one message takes.
-    pub(super) fn changes_since(&self, summary: &Summary) -> Vec<Change> {
-        self.records.history.since(summary, CHANGES_PER_MESSAGE_MAX)
     }
 
     pub(super) fn author(&mut self, now: Now, kind: ChangeKind) {
@@ -302,9 +305,11 @@ impl Node {
     }
 
     /// Checks a batch against a copy of the history and stores what is new in it.
-    fn stage(&mut self, now: Now, batch: Batch) {
+    pub(super) fn stage(&mut self, now: Now, batch: Batch) {
         if self.records.staged.is_some() {
-            if self.records.waiting.len() < WAITING_BATCHES_MAX {
+            let waiting: usize = self.records.waiting.iter().map(|batch| batch.changes.len()).sum();
+            let is_room = waiting + batch.changes.len() <= WAITING_CHANGES_MAX;
+            if is_room && self.records.waiting.len() < WAITING_BATCHES_MAX {
                 self.records.waiting.push_back(batch);
             } else {
                 self.counters.overloaded += 1;
@@ -314,6 +319,7 @@ impl Node {
         }
         let mut staged: Option<History> = None;
         let mut fresh = Vec::new();
+        let mut refused = 0;
         for change in batch.changes.iter().take(CHANGES_PER_MESSAGE_MAX) {
             let current = staged.as_ref().unwrap_or(&self.records.history);
             match current.check(change) {
@@ -325,6 +331,10 @@ impl Node {
                 }
                 Err(error) => {
                     self.on_change_refused(now, &batch.origin, change, &error);
+                    if let (true, Some(from)) = (is_lie(&error, refused), batch.origin.sender()) {
+                        self.note_offence(now, from, Offence::History);
+                    }
+                    refused += 1;
                     if spoils_the_rest(&error) {
                         break;
                     }
@@ -358,8 +368,8 @@ impl Node {
     fn on_change_refused(&mut self, now: Now, origin: &Origin, change: &Change, error: &HistoryError) {
         self.counters.changes_refused += 1;
         match (error, origin) {
-            (HistoryError::Gap { .. } | HistoryError::NotFounded, Origin::Announced) => {
-                self.reconcile_with_anyone(now);
+            (HistoryError::Gap { .. } | HistoryError::Loose { .. } | HistoryError::NotFounded, Origin::Announced) => {
+                self.reconcile_about(now, change.author);
             }
             (HistoryError::OtherParameters { .. } | HistoryError::Forked { .. } | HistoryError::Full { .. }, _) => {
                 self.tell(Event::HistoryRefused { from: change.author, reason: error.to_string() });
@@ -384,11 +394,17 @@ impl Node {
                 if let ChangeKind::Founded(parameters) = &change.kind {
                     self.tell(Event::Founded(*parameters));
                 }
-                self.effects.push_back(Effect::Publish(change));
+                if self.config.history_ways.announced == Way::On {
+                    self.effects.push_back(Effect::Publish(change));
+                }
             }
         }
+        self.reconcile_after_growth(now);
         self.become_member(now);
-        if self.view.label != view_before.label {
+        // The label of one who forked does not tell all that decides.
+        let is_fork_moved =
+            !self.view.forked.is_empty() && self.view.placement_digest() != view_before.placement_digest();
+        if self.view.label != view_before.label || is_fork_moved {
             self.co_owners = self.view.co_owners(&self.me);
             self.on_rows_changed(now);
         } else if !self.view.serves_as(&view_before) {
@@ -402,42 +418,9 @@ impl Node {
         self.look_at_own_standing(now);
     }
 
-    /// Whoever waits for a batch is served. Its changes are those that the history has just taken in.
-    fn settle(&mut self, now: Now, batch: Batch) {
-        match batch.origin {
-            Origin::Here | Origin::Announced => {}
-            Origin::Request { from, inbound, theirs } => {
-                let answer = self.reconcile_message(from, self.changes_since(&theirs));
-                self.respond(inbound, Response::Reconciled(answer));
-                self.note_agreement(now, from, &theirs);
-            }
-            Origin::Response { from, theirs } => {
-                let lacking = self.changes_since(&theirs);
-                let learned = !batch.changes.is_empty();
-                if theirs.exceeds(&self.records.history.summary()) && learned {
-                    // There was more than fits one message.
-                    self.send_reconcile(now, from, lacking);
-                } else if lacking.is_empty() {
-                    self.records.reconciling.remove(&from);
-                    self.note_agreement(now, from, &theirs);
-                } else {
-                    self.push(now, from, &theirs, lacking);
-                }
-            }
-        }
-    }
-
-    /// Sends a peer what it lacks, once: when it answers that it still lacks the same, it does not want it.
-    fn push(&mut self, now: Now, peer: NodeId, theirs: &Summary, lacking: Vec<Change>) {
-        if self.dialling.note_pushed(peer, theirs) {
-            self.send_reconcile(now, peer, lacking);
-        } else {
-            self.records.reconciling.remove(&peer);
-        }
-    }
-
-    fn note_agreement(&mut self, now: Now, peer: NodeId, theirs: &Summary) {
-        if *theirs == self.records.history.summary() {
+    /// Takes note that `peer` has told that it has the history `theirs`.
+    pub(super) fn note_agreement(&mut self, now: Now, peer: NodeId, theirs: Digest) {
+        if theirs == self.records.history.digest() {
             self.records.has_agreed = true;
             self.on_histories_agree(now, &peer);
             self.on_witness(now, peer);
@@ -456,25 +439,21 @@ impl Node {
         self.records.peer_lives.remove(peer);
     }
 
-    fn send_reconcile(&mut self, now: Now, peer: NodeId, changes: Vec<Change>) {
-        let message = self.reconcile_message(peer, changes);
-        let due = now.instant + self.config.peer_timeout;
-        self.send(now.instant, &[peer], Purpose::Reconcile, Request::Reconcile(message), due);
-    }
-
-    fn reconcile_message(&self, peer: NodeId, changes: Vec<Change>) -> Reconcile {
+    /// A greeting with all that a comparison may tell.
+    pub(super) fn reconcile_message(&self, peer: NodeId, changes: Vec<Change>) -> Reconcile {
         Reconcile {
             boot: self.records.boot,
             instance: self.records.instance,
             your_life: self.records.peer_lives.get(&peer).copied().unwrap_or_default(),
             is_in_doubt: self.doubt.is_any(),
-            summary: self.records.history.summary(),
+            history: self.records.history.digest(),
+            summary: Some(self.records.history.summary()),
             changes,
         }
     }
 
     /// Takes note of the boot numbers that a member tells. Those of strangers mean nothing.
-    fn on_greeting(&mut self, now: Now, from: NodeId, greeting: &Reconcile) {
+    pub(super) fn on_greeting(&mut self, now: Now, from: NodeId, greeting: &Reconcile) {
         if !self.view.members.contains_key(&from) {
             return;
         }

@@ -8,6 +8,7 @@ pub mod effect;
 pub mod counters;
 mod ticket;
 mod history;
+mod reconciling;
 mod operations;
 mod questions;
 mod writing;
@@ -21,6 +22,7 @@ mod exchange_sizes;
 mod repairing;
 mod marking;
 mod answering;
+mod penalties;
 mod doubt;
 mod filling;
 mod standing;
@@ -65,6 +67,8 @@ use crate::{
         history::Records,
         marking::Marks,
         operations::{Asker, OpNumber, Operations},
+        penalties::Penalties,
+        reconciling::Reconciling,
         ticket::TicketUse,
         upkeep::{Alarm, Dialling},
     },
@@ -103,6 +107,7 @@ pub struct Node {
     exchanging: Exchanging,
     marks: Marks,
     answering: Answering,
+    penalties: Penalties,
     checking: Checking,
     doubt: Doubt,
     alerts: Alerts,
@@ -119,6 +124,7 @@ pub struct Node {
     co_owners: BTreeSet<NodeId>,
     identified: BTreeSet<NodeId>,
     dialling: Dialling,
+    reconciling: Reconciling,
     operations: Operations,
     tickets: BTreeMap<Ticket, TicketUse>,
     outbounds: BTreeMap<OutboundId, Outbound>,
@@ -185,6 +191,7 @@ impl Node {
             exchanging: Exchanging::new(config.exchange_interval),
             marks: Marks::default(),
             answering: Answering::default(),
+            penalties: Penalties::default(),
             checking: Checking::default(),
             doubt,
             alerts: Alerts::default(),
@@ -197,6 +204,7 @@ impl Node {
             co_owners,
             identified: BTreeSet::new(),
             dialling: Dialling::default(),
+            reconciling: Reconciling::default(),
             operations: Operations::default(),
             tickets: BTreeMap::new(),
             outbounds: BTreeMap::new(),

@@ -129,7 +129,7 @@ impl Node {
         self.view.row(partition).contains(&self.me)
     }
 
-    fn refuse(&mut self, inbound: InboundId, refusal: Refusal) {
+    pub(super) fn refuse(&mut self, inbound: InboundId, refusal: Refusal) {
         self.respond(inbound, Response::Refused(refusal));
     }
 

@@ -136,7 +136,8 @@ impl Node {
         if self.view.removed.contains_key(&node) {
             return refuse("it was removed already");
         }
-        if !self.view.members.contains_key(&node) {
+        // One who forked is removed also after it has left: it may come back.
+        if !self.view.members.contains_key(&node) && !self.view.forked.contains(&node) {
             return refuse("it is not a member");
         }
         if force == Force::Yes {

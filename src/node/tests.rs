@@ -5,11 +5,13 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     clock::{Instant, Now, WallTime},
     config::{Founding, NodeConfig},
+    digest::Digest,
     ident::{Key, Name},
     limits::CHANGES_PER_MESSAGE_MAX,
     membership::{
-        change::{Change, ChangeKind, Parameters, Profile, Signer, Statement, Summary},
+        change::{Change, ChangeKind, Parameters, Profile, Signer, Statement},
         history::History,
+        summary::Summary,
         view::View,
     },
     node::{
@@ -143,7 +145,8 @@ fn another_life_with_the_same_boot_number_is_noticed_and_the_same_one_is_not() {
             instance: 1,
             your_life: life,
             is_in_doubt: false,
-            summary: Summary::default(),
+            history: Digest([0; 32]),
+            summary: Some(Summary::default()),
             changes: Vec::new(),
         };
         node.handle_request(
@@ -169,7 +172,8 @@ fn only_a_member_is_believed_that_this_store_is_old() {
         instance: 1,
         your_life: (9, 1),
         is_in_doubt: false,
-        summary: Summary::default(),
+        history: Digest([0; 32]),
+        summary: Some(Summary::default()),
         changes: Vec::new(),
     };
     let absurd = Reconcile { your_life: (u64::MAX, 1), ..greeting.clone() };
@@ -191,7 +195,8 @@ fn a_later_start_that_could_not_be_stored_is_taken_up_when_it_is_told_again() {
         instance: 1,
         your_life: (9, 1),
         is_in_doubt: false,
-        summary: Summary::default(),
+        history: Digest([0; 32]),
+        summary: Some(Summary::default()),
         changes: Vec::new(),
     };
     let raises = |told: Vec<Effect>| -> Vec<Ticket> {
@@ -261,14 +266,77 @@ fn comparisons(told: &[Effect]) -> Vec<OutboundId> {
     sent.flatten().collect()
 }
 
-/// What a peer with this history answers to a comparison.
+/// What a peer with this history answers to a digest that is not its own.
+fn differs(changes: Vec<Change>) -> Response {
+    let Response::Reconciled(answer) = reconciled(changes) else { unreachable!("it is") };
+    Response::Reconciled(Reconcile { changes: Vec::new(), ..answer })
+}
+
+/// What a peer with this history answers to a comparison, when all of it is missing.
 fn reconciled(changes: Vec<Change>) -> Response {
     let mut history = History::new(Name::new("test").unwrap());
     for change in &changes {
         history.insert(change.clone()).unwrap();
     }
-    let summary = history.summary();
-    Response::Reconciled(Reconcile { boot: 1, instance: 1, your_life: (0, 0), is_in_doubt: false, summary, changes })
+    let (summary, history) = (Some(history.summary()), history.digest());
+    let (boot, instance, your_life) = (1, 1, (0, 0));
+    Response::Reconciled(Reconcile { boot, instance, your_life, is_in_doubt: false, history, summary, changes })
+}
+
+#[test]
+fn histories_are_compared_by_their_digests_and_no_more_is_told_when_they_are_equal() {
+    let changes = members(&[1, 2], 3);
+    let mut node = node(1, 3, changes.clone());
+    node.handle_news(at(1), News::Identified(signer(2).node_id()));
+    let told = effects(&mut node);
+    let asked = told.iter().find_map(|effect| match effect {
+        Effect::Send { request: Request::Reconcile(reconcile), .. } => Some(reconcile.clone()),
+        _ => None,
+    });
+    let asked = asked.expect("it compares");
+    assert_eq!((asked.summary.clone(), asked.changes.len(), asked.history), (None, 0, node.history_digest()));
+
+    // Asked the same by another, it tells as much to one with this history, and to one with another how far it knows each.
+    let answer = |node: &mut Node, history: Digest, inbound: u64| {
+        let request = Request::Reconcile(Reconcile { history, ..asked.clone() });
+        node.handle_request(at(2), signer(2).node_id(), InboundId(inbound), Instant(2001), request);
+        let answered = effects(node).into_iter().find_map(|effect| match effect {
+            Effect::Respond { response: Response::Reconciled(answer), .. } => Some(answer),
+            _ => None,
+        });
+        answered.expect("it answers")
+    };
+    let same = answer(&mut node, asked.history, 1);
+    assert_eq!((same.summary, same.changes.len()), (None, 0));
+    let other = answer(&mut node, Digest([1; 32]), 2);
+    assert!(other.summary.is_some() && other.changes.is_empty());
+
+    let [outbound] = comparisons(&told)[..] else { panic!("one comparison") };
+    node.handle_response(at(3), outbound, Ok(Response::Reconciled(asked)));
+    assert_eq!(comparisons(&effects(&mut node)), [], "both know the same: that is all");
+}
+
+#[test]
+fn now_and_then_a_member_that_is_not_connected_is_dialled_instead() {
+    let mut node = node(1, 3, members(&[1, 2, 3], 3));
+    let (near, far) = (signer(2).node_id(), signer(3).node_id());
+    node.handle_news(at(1), News::Connected { node: near, seed: None });
+    node.handle_news(at(1), News::Identified(near));
+    let [outbound] = comparisons(&effects(&mut node))[..] else { panic!("one comparison") };
+    node.handle_response(at(2), outbound, Err(SendFailure::Unknown));
+    let (mut compared, mut dialled) = (0, 0);
+    for round in 0..500 {
+        let now = at(10 + round);
+        node.reconcile_at_random(now);
+        let told = effects(&mut node);
+        for outbound in comparisons(&told) {
+            compared += 1;
+            node.handle_response(now, outbound, Err(SendFailure::Unknown));
+        }
+        dialled += told.iter().filter(|it| matches!(it, Effect::Dial { node, .. } if *node == far)).count();
+    }
+    assert_eq!(compared + dialled, 500);
+    assert!((25..=75).contains(&dialled), "one time of ten: {dialled}");
 }
 
 #[test]
@@ -297,7 +365,8 @@ fn a_message_is_read_no_further_than_its_first_lie() {
         your_life: (0, 0),
         instance: 1,
         is_in_doubt: false,
-        summary: Summary::default(),
+        history: Digest([0; 32]),
+        summary: Some(Summary::default()),
         changes: vec![forged; CHANGES_PER_MESSAGE_MAX],
     };
     node.handle_response(at(2), outbound, Ok(Response::Reconciled(greeting)));
@@ -309,6 +378,8 @@ fn changes_that_cannot_be_stored_are_not_asked_for_again_at_once() {
     let mut node = node(1, 3, members(&[1], 3));
     node.handle_news(at(1), News::Identified(signer(2).node_id()));
     let [outbound] = comparisons(&effects(&mut node))[..] else { panic!("one comparison") };
+    node.handle_response(at(2), outbound, Ok(differs(members(&[1, 2], 3))));
+    let [outbound] = comparisons(&effects(&mut node))[..] else { panic!("and what is missing is asked for") };
     node.handle_response(at(2), outbound, Ok(reconciled(members(&[1, 2], 3))));
     let ticket = only_ticket(&effects(&mut node));
     node.handle_done(at(3), ticket, Err(StoreError::Failed { detail: "the disk is full".to_owned() }));

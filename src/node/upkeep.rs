@@ -9,9 +9,9 @@ use rand_chacha::rand_core::Rng;
 
 use crate::{
     clock::Now,
+    config::Way,
     ident::NodeId,
     limits::MEMBER_COUNT_MAX,
-    membership::change::Summary,
     node::{
         Node, SendFailure, TicketUse,
         effect::{Effect, ExchangeId, OutboundId, SeedIndex},
@@ -74,33 +74,14 @@ pub(super) struct Dialling {
     /// Which node was found at a seed.
     seeds: BTreeMap<SeedIndex, NodeId>,
     pauses: BTreeMap<Alarm, Duration>,
-    /// What each peer said it had when it was last sent what it lacked.
-    pushed: BTreeMap<NodeId, Summary>,
     /// Members known at the start of which it is not known yet whether they can be reached.
     untried: BTreeSet<NodeId>,
 }
 
 impl Dialling {
-    /// It is not certain that `peer` has what it was sent.
-    pub(super) fn forget_pushed(&mut self, peer: &NodeId) {
-        self.pushed.remove(peer);
-    }
-
     /// Whether nothing has come yet of the first attempt since this node's start to reach `node`.
     pub(super) fn is_untried(&self, node: &NodeId) -> bool {
         self.untried.contains(node)
-    }
-
-    /// Whether `peer` has not yet been sent what it lacks beyond `theirs`.
-    pub(super) fn note_pushed(&mut self, peer: NodeId, theirs: &Summary) -> bool {
-        if self.pushed.get(&peer) == Some(theirs) {
-            return false;
-        }
-        if self.pushed.len() >= MEMBER_COUNT_MAX {
-            self.pushed.clear();
-        }
-        self.pushed.insert(peer, theirs.clone());
-        true
     }
 }
 
@@ -132,7 +113,10 @@ impl Node {
             Alarm::Check => self.check_next(now),
             Alarm::Reconcile => {
                 self.alarms.set(Alarm::Reconcile, now.instant + self.config.reconcile_interval);
-                self.reconcile_with_anyone(now);
+                match self.config.history_ways.at_random {
+                    Way::On => self.reconcile_at_random(now),
+                    Way::Off => self.reconcile_where_needed(now),
+                }
             }
             Alarm::Watch => self.watch(now),
             Alarm::Found => self.on_found_alarm(now, false),
@@ -178,11 +162,25 @@ impl Node {
         if node == self.me || self.liveness.is_connected(&node) {
             return;
         }
+        if self.view.members.contains_key(&node) {
+            self.dial_once(node);
+            self.dial_again_later(now, Alarm::DialMember(node));
+        }
+    }
+
+    /// Dials a member that is not connected. The pauses between dials stay what they are.
+    pub(super) fn dial_once(&mut self, node: NodeId) {
         let Some(member) = self.view.members.get(&node) else { return };
         let addresses = member.profile.addresses.clone();
         self.counters.dials += 1;
         self.effects.push_back(Effect::Dial { node, addresses });
-        self.dial_again_later(now, Alarm::DialMember(node));
+    }
+
+    /// Addresses given at start at which nobody is connected.
+    pub(super) fn silent_seeds(&self) -> impl Iterator<Item = SeedIndex> {
+        let is_connected =
+            |seed: &SeedIndex| self.dialling.seeds.get(seed).is_some_and(|node| self.liveness.is_connected(node));
+        (0..self.config.seed_count).map(SeedIndex).filter(move |seed| !is_connected(seed))
     }
 
     /// Peers were seen on the local network. How many of them a second is bounded by whoever sees them.
@@ -244,18 +242,10 @@ impl Node {
             self.identified.insert(node);
         }
         self.dialling.pauses.remove(&Alarm::DialMember(node));
-        self.reconcile_with(now, node);
-        self.begin_handoff(now, &node);
-    }
-
-    /// Compares histories with a connected peer, drawn at random.
-    pub(super) fn reconcile_with_anyone(&mut self, now: Now) {
-        let peers: Vec<NodeId> = self.identified.iter().copied().collect();
-        if !peers.is_empty() {
-            let index = self.rng.next_u64() % peers.len() as u64;
-            let index = usize::try_from(index).expect("less than a length");
-            self.reconcile_with(now, peers[index]);
+        if self.config.history_ways.compares_on_connection() {
+            self.reconcile_with(now, node);
         }
+        self.begin_handoff(now, &node);
     }
 
     fn is_probe_due(&mut self, now: Now) -> bool {

@@ -106,7 +106,14 @@ pub(crate) fn save_epochs_if_changed(
 }
 
 pub(crate) fn save_change(txn: &mut impl WriteTxn, change: &Change) -> Result<(), StoreError> {
-    save_row(txn, Table::History, schema::history_row(&change.author, change.sequence).as_bytes(), change)
+    let row = schema::history_row(&change.author, change.sequence);
+    let known: Option<Change> = load_row(txn, Table::History, row.as_bytes())?;
+    let digest = change.digest();
+    let row = match known.map(|known| known.digest()) {
+        Some(known) if known != digest => schema::forked_history_row(&change.author, change.sequence, &digest),
+        Some(_) | None => row,
+    };
+    save_row(txn, Table::History, row.as_bytes(), change)
 }
 
 pub(crate) fn save_peer_life(txn: &mut impl WriteTxn, node: &NodeId, life: (u64, u64)) -> Result<(), StoreError> {
@@ -166,6 +173,10 @@ pub(crate) fn save_row<T: Serialize>(
 ) -> Result<(), StoreError> {
     let body = cbor4ii::serde::to_vec(Vec::new(), body).expect("encoding into memory cannot fail");
     txn.put(table, key, &record::seal(table, key, &body))
+}
+
+fn load_row<T: DeserializeOwned>(txn: &impl ReadTxn, table: Table, key: &[u8]) -> Result<Option<T>, StoreError> {
+    txn.get(table, key)?.map(|sealed| decode(table, key, sealed)).transpose()
 }
 
 fn load_rows<T: DeserializeOwned>(txn: &impl ReadTxn, table: Table) -> Result<Vec<T>, StoreError> {

@@ -395,6 +395,22 @@ fn history_and_boot_numbers_of_peers_come_back_at_the_next_start() {
 }
 
 #[test]
+fn both_of_two_changes_under_one_number_come_back_at_the_next_start() {
+    let mut replica = Replica::of(ME);
+    let mut history = History::new(Name::new("test").unwrap());
+    let parameters = Parameters { partitions: PartitionCount::new(8).unwrap(), replicas: 3 };
+    let signer = Signer::from_seed([1; 32]);
+    history.insert(history.next_change(&signer, ChangeKind::Founded(parameters))).unwrap();
+    let forks = [ChangeKind::Leaving, ChangeKind::Left].map(|kind| history.next_change(&signer, kind));
+    // Each is told of more than once.
+    for round in 0..2 {
+        replica.run(Work::SaveChanges(forks.to_vec())).unwrap();
+        replica.run(Work::SaveChanges(vec![forks[round].clone()])).unwrap();
+    }
+    assert_eq!(replica.start(&ME).unwrap().changes, forks);
+}
+
+#[test]
 fn a_commit_that_fails_fails_all_of_its_batch() {
     let mut replica = Replica::of(ME);
     replica.stored("a", &nothing(), 1, b"before");

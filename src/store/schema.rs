@@ -30,6 +30,7 @@
 use std::fmt;
 
 use crate::{
+    digest::Digest,
     ident::{Key, NodeId},
     limits::{KEY_LIMIT_BYTES, LMDB_KEY_BYTES_MAX},
     ring::token::Partition,
@@ -129,10 +130,18 @@ pub fn history_row(author: &NodeId, sequence: u64) -> RowKey {
     RowKey::of([&author.0, &sequence.to_be_bytes()])
 }
 
+/// The row of another change that `author` numbered `sequence`: of an author who signed different ones, all but the first
+/// that arrived here. Sorts after [`history_row`].
+pub fn forked_history_row(author: &NodeId, sequence: u64, digest: &Digest) -> RowKey {
+    RowKey::of([&author.0, &sequence.to_be_bytes(), &digest.0])
+}
+
 /// Author and sequence of a row of the history; `None` when the bytes are not such a row's key.
 pub fn parse_history_row(row_key: &[u8]) -> Option<(NodeId, u64)> {
-    let (author, sequence) = row_key.split_first_chunk::<32>()?;
-    Some((NodeId(*author), u64::from_be_bytes(sequence.try_into().ok()?)))
+    let (author, rest) = row_key.split_first_chunk::<32>()?;
+    let (sequence, digest) = rest.split_first_chunk::<8>()?;
+    let is_row = digest.is_empty() || digest.len() == 32;
+    is_row.then_some((NodeId(*author), u64::from_be_bytes(*sequence)))
 }
 
 /// The row of what is known of `node`.
@@ -269,6 +278,13 @@ mod tests {
         assert_eq!(parse_object_row(&[0; 8 + KEY_LIMIT_BYTES + 1]), None);
         assert_eq!(parse_history_row(&[0; 39]), None);
         assert_eq!(parse_history_row(&[0; 41]), None);
+        let node = NodeId([2; 32]);
+        let forked = forked_history_row(&node, 7, &Digest([3; 32]));
+        assert_eq!(parse_history_row(forked.as_bytes()), Some((node, 7)));
+        assert!(
+            forked.as_bytes() > history_row(&node, 7).as_bytes()
+                && forked.as_bytes() < history_row(&node, 8).as_bytes()
+        );
         assert_eq!(parse_peer_row(&[0; 31]), None);
         assert_eq!(parse_peer_row(&[0; 33]), None);
         assert_eq!(parse_hint_row(&[0; 40]), None, "a key is never empty");

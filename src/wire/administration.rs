@@ -253,6 +253,8 @@ pub enum AlertKind {
     HintsOld(NodeId),
     /// The store takes no writes.
     StoreUnwritable,
+    /// A member has signed different changes under one number: two processes have its identity, or its disk was put back.
+    Forked(NodeId),
 }
 
 impl AlertKind {
@@ -263,13 +265,14 @@ impl AlertKind {
             AlertKind::Isolated => "isolated",
             AlertKind::HintsOld(_) => "hints_old",
             AlertKind::StoreUnwritable => "store_unwritable",
+            AlertKind::Forked(_) => "forked",
         }
     }
 
     /// The member it is about, if it is about one.
     pub fn node(&self) -> Option<&NodeId> {
         match self {
-            AlertKind::MemberAway(node) | AlertKind::HintsOld(node) => Some(node),
+            AlertKind::MemberAway(node) | AlertKind::HintsOld(node) | AlertKind::Forked(node) => Some(node),
             AlertKind::Isolated | AlertKind::StoreUnwritable => None,
         }
     }

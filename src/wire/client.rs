@@ -11,7 +11,10 @@ use crate::{
     clock::WallTime,
     digest::Digest,
     ident::{Key, Name, NodeId, OpId, Value},
-    membership::change::{Change, Parameters, Profile, Summary},
+    membership::{
+        change::{Change, Parameters, Profile},
+        summary::Summary,
+    },
     wire::{
         administration::{Alert, ExchangeReport, HintStatus, Order, PairStatus, RootStatus},
         bytes,

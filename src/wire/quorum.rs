@@ -11,7 +11,7 @@ use crate::{
     causality::siblings::Object,
     digest::Digest,
     ident::{Key, NodeId},
-    membership::change::{Change, Summary},
+    membership::{change::Change, summary::Summary},
     ring::token::Partition,
     wire::client::{ClientRequest, ClientResponse},
 };
@@ -71,8 +71,11 @@ pub struct Reconcile {
     pub your_life: (u64, u64),
     /// The sender cannot vouch for all that it should hold.
     pub is_in_doubt: bool,
-    /// What the sender's history holds.
-    pub summary: Summary,
+    /// Names the sender's history: equal digests, equal histories.
+    pub history: Digest,
+    /// How far the sender knows each author. Left out where the digests are to be compared first, and in answers to whoever has
+    /// the same history.
+    pub summary: Option<Summary>,
     /// Changes the sender believes the receiver lacks, each author's in order.
     pub changes: Vec<Change>,
 }

@@ -23,8 +23,9 @@ use quorate::{
     client::ClientConfig,
     ident::{Name, NodeId},
     membership::{
-        change::{Change, ChangeKind, Parameters, Profile, Summary},
+        change::{Change, ChangeKind, Parameters, Profile},
         history::History,
+        summary::Summary,
     },
     ring::token::PartitionCount,
     runtime::identity,

@@ -11,3 +11,4 @@ mod hostility;
 mod quorums;
 mod mole;
 mod exchange_hostility;
+mod history_hostility;

@@ -20,7 +20,7 @@ use libp2p::{
 use quorate::{
     ident::{Name, NodeId},
     membership::{
-        change::{Change, ChangeKind, Profile},
+        change::{Change, ChangeKind, Profile, Signer},
         history::History,
         view::View,
     },
@@ -47,6 +47,9 @@ pub(crate) type Script = Box<dyn FnMut(&Question) -> Option<Answer> + Send>;
 /// Speaks to one node, until it is dropped.
 pub(crate) struct Mole {
     pub(crate) id: NodeId,
+    pub(crate) signer: Signer,
+    /// What it knew when it began.
+    pub(crate) history: History,
     pub(crate) view: View,
     orders: Sender<Order>,
 }
@@ -61,6 +64,7 @@ pub(crate) enum Standing {
 enum Order {
     Ask(Vec<Question>, Sender<Vec<Answer>>),
     Follow(Script),
+    Tell(Vec<Change>, Sender<Response>),
 }
 
 #[derive(NetworkBehaviour)]
@@ -84,6 +88,8 @@ struct Peer {
     history: History,
     script: Script,
     asking: HashMap<SessionId, Asking>,
+    /// Who waits for the answer to a comparison of histories.
+    telling: Option<Sender<Response>>,
 }
 
 impl Mole {
@@ -101,9 +107,9 @@ impl Mole {
             peer.reconcile(vec![joined]).await;
         }
         let (orders, queue) = channel::bounded(16);
-        let view = View::fold(&peer.history);
+        let (view, history) = (View::fold(&peer.history), peer.history.clone());
         task::spawn(peer.run(queue));
-        Mole { id: signer.node_id(), view, orders }
+        Mole { id: signer.node_id(), signer, history, view, orders }
     }
 
     /// Asks these one after the other in one session, until one is refused. Returns the answers there were.
@@ -111,6 +117,13 @@ impl Mole {
         let (reply, answers) = channel::bounded(1);
         self.orders.send(Order::Ask(questions, reply)).await.unwrap();
         timeout(PATIENCE, answers.recv()).await.expect("the session ends in time").unwrap()
+    }
+
+    /// Compares histories, and tells these changes. Returns the answer.
+    pub(crate) async fn tell(&self, changes: Vec<Change>) -> Response {
+        let (reply, answer) = channel::bounded(1);
+        self.orders.send(Order::Tell(changes, reply)).await.unwrap();
+        timeout(PATIENCE, answer.recv()).await.expect("it is answered in time").unwrap()
     }
 
     /// Answers so from now on.
@@ -146,17 +159,14 @@ impl Peer {
         let mut swarm = Swarm::new(transport, behaviour, keypair.public().to_peer_id(), config);
         swarm.dial(node.addresses[0].clone()).unwrap();
         let (node, history) = (node.running.peer_id(), History::new(cluster));
-        let mut peer = Peer { swarm, node, history, script: Box::new(|_| None), asking: HashMap::new() };
+        let mut peer = Peer { swarm, node, history, script: Box::new(|_| None), asking: HashMap::new(), telling: None };
         peer.until(|event| matches!(event, SwarmEvent::ConnectionEstablished { .. }).then_some(())).await;
         peer
     }
 
     /// Compares histories with the node, and takes over what it knows.
     async fn reconcile(&mut self, changes: Vec<Change>) {
-        let request = Request::Reconcile(self.greeting(changes));
-        let quorum = &mut self.swarm.behaviour_mut().quorum;
-        let encoded = quorum.encode(&request).unwrap();
-        quorum.send(self.node, Lane::Write, encoded, Instant::now() + PATIENCE).unwrap();
+        self.send(changes);
         let answer = self.until(|event| match event {
             SwarmEvent::Behaviour(BehaviourEvent::Quorum(quorum_rpc::Event::Response { response, .. })) => {
                 Some(response.clone())
@@ -165,7 +175,14 @@ impl Peer {
         });
         let Response::Reconciled(reconcile) = answer.await else { panic!("it does not reconcile") };
         self.learn(reconcile.changes);
-        assert_eq!(self.history.summary(), reconcile.summary);
+        assert_eq!(self.history.digest(), reconcile.history);
+    }
+
+    fn send(&mut self, changes: Vec<Change>) {
+        let request = Request::Reconcile(self.greeting(changes));
+        let quorum = &mut self.swarm.behaviour_mut().quorum;
+        let encoded = quorum.encode(&request).unwrap();
+        quorum.send(self.node, Lane::Write, encoded, Instant::now() + PATIENCE).unwrap();
     }
 
     fn greeting(&self, changes: Vec<Change>) -> Reconcile {
@@ -174,7 +191,8 @@ impl Peer {
             instance: 1,
             your_life: (0, 0),
             is_in_doubt: false,
-            summary: self.history.summary(),
+            history: self.history.digest(),
+            summary: Some(self.history.summary()),
             changes,
         }
     }
@@ -204,6 +222,10 @@ impl Peer {
                 order = orders.recv().fuse() => match order {
                     Ok(Order::Ask(questions, reply)) => self.open(questions.into(), reply),
                     Ok(Order::Follow(script)) => self.script = script,
+                    Ok(Order::Tell(changes, reply)) => {
+                        self.send(changes);
+                        self.telling = Some(reply);
+                    }
                     Err(_) => return,
                 },
             }
@@ -229,6 +251,11 @@ impl Peer {
                     _ => Response::Refused(Refusal::StoreFailed),
                 };
                 let _ = self.swarm.behaviour_mut().quorum.respond(inbound, answer);
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Quorum(quorum_rpc::Event::Response { response, .. })) => {
+                if let Some(reply) = self.telling.take() {
+                    let _ = reply.try_send(response);
+                }
             }
             SwarmEvent::Behaviour(BehaviourEvent::Exchange(event)) => self.on_exchange(event),
             _ => {}

@@ -69,6 +69,8 @@ pub(crate) enum Violation {
     Unreadable { key: Key },
     /// A node is still busy though nothing is asked of it.
     StillBusy { node: usize, load: [usize; 3] },
+    /// A node takes an honest one for a liar.
+    Accused { node: usize },
     /// The run did not end within its steps.
     Endless,
 }
@@ -265,6 +267,13 @@ pub(crate) fn unsound_tree(cluster: &Cluster) -> Option<Violation> {
         let bucket = machine.unsound_bucket()?;
         Some(Violation::TreeUnsound { node, bucket })
     })
+}
+
+/// The first node that has taken another for a liar.
+pub(crate) fn accuser(cluster: &Cluster) -> Option<Violation> {
+    let offences =
+        |machine: &Machine| machine.process.as_ref().map_or(0, |process| process.node.counters().history_offences);
+    cluster.machines.iter().position(|machine| offences(machine) > 0).map(|node| Violation::Accused { node })
 }
 
 /// The first node that is busy with anything but comparing histories.

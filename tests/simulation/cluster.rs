@@ -12,7 +12,7 @@ use std::{
 
 use quorate::{
     clock::Instant,
-    config::{AntiEntropy, Founding, NodeConfig, NodeRules},
+    config::{AntiEntropy, Founding, HistoryWays, NodeConfig, NodeRules},
     ident::{Key, Name, NodeId},
     membership::change::{Parameters, Profile},
     node::{
@@ -33,6 +33,7 @@ use crate::{
     checker::Checker,
     dice::Dice,
     exchanges::{ExchangeHappening, Exchanges},
+    histories::Toll,
     machine::{Acknowledge, Machine, Results},
     network::{Network, Weather},
 };
@@ -51,6 +52,7 @@ pub(crate) struct Setup {
     pub(crate) read_repair: bool,
     pub(crate) anti_entropy: AntiEntropy,
     pub(crate) exchange_interval: Option<Duration>,
+    pub(crate) history_ways: HistoryWays,
     pub(crate) dead_after: Option<Duration>,
     pub(crate) digest_above_bytes: Option<u32>,
     /// How many zones the nodes are spread over, one after the other; none for 0.
@@ -74,6 +76,7 @@ impl Setup {
             read_repair: true,
             anti_entropy: AntiEntropy::On,
             exchange_interval: None,
+            history_ways: HistoryWays::all(),
             dead_after: None,
             digest_above_bytes: None,
             zones: 0,
@@ -157,6 +160,8 @@ pub(crate) struct Cluster {
     pub(crate) trace: Option<blake3::Hasher>,
     /// Members come and go.
     pub(crate) rows_change: bool,
+    /// What comparing histories costs, while that is counted.
+    pub(crate) toll: Option<Toll>,
 }
 
 impl Cluster {
@@ -173,6 +178,7 @@ impl Cluster {
                 config.hint_limits = setup.hint_limits.unwrap_or(config.hint_limits);
                 config.read_repair = setup.read_repair;
                 config.anti_entropy = setup.anti_entropy;
+                config.history_ways = setup.history_ways;
                 config.exchange_interval = setup.exchange_interval.unwrap_or(config.exchange_interval);
                 config.hint_ttl = setup.hint_ttl.unwrap_or(config.hint_ttl);
                 config.digest_above_bytes = setup.digest_above_bytes.unwrap_or(config.digest_above_bytes);
@@ -204,6 +210,7 @@ impl Cluster {
             request_count: 0,
             trace: setup.is_traced.then(blake3::Hasher::new),
             rows_change: false,
+            toll: None,
         };
         cluster.later(10, Happening::LookAround);
         cluster

@@ -109,6 +109,7 @@ impl Cluster {
             let result = Err(SendFailure::NotSent);
             return self.later(1, Happening::Response { to: index, life, outbound, result });
         };
+        self.toll.iter_mut().for_each(|toll| toll.count_request(index, peer, request));
         let delays_ms = self.network.delays_ms(&mut self.dice);
         if delays_ms.is_empty() && self.dice.permille(300) {
             // Some losses are noticed by the sender.
@@ -130,6 +131,7 @@ impl Cluster {
         if !self.network.is_open(index, to) {
             return;
         }
+        self.toll.iter_mut().for_each(|toll| toll.count_response(index, to, &response));
         for delay_ms in self.network.delays_ms(&mut self.dice) {
             let result = Ok(response.clone());
             self.later(delay_ms, Happening::Response { to, life, outbound, result });

@@ -11,7 +11,7 @@ use quorate::{
     config::NodeConfig,
     ident::{Key, NodeId},
     limits::BATCH_COUNT_MAX,
-    membership::change::Signer,
+    membership::{change::Signer, history::History},
     node::{
         Node,
         effect::{Stop, Ticket},
@@ -100,9 +100,26 @@ impl Machine {
         self.store = MemoryStore::new();
     }
 
+    /// Its identity, as a copy of its disk has it.
+    pub(crate) fn signer(&self) -> &Signer {
+        &self.signer
+    }
+
     /// Both clocks, `true_ms` after the simulation began.
     pub(crate) fn now(&self, true_ms: u64) -> Now {
         Now { instant: Instant(true_ms), wall: WallTime(BEGINNING_MS + true_ms + self.wall_skew_ms) }
+    }
+
+    /// The membership history on its disk.
+    pub(crate) fn history(&self) -> History {
+        let mut txn = self.store.write().expect("the disk is sound");
+        let mut changes = startup::begin(&mut txn, &self.id).expect("the disk is its own").changes;
+        changes.sort_by_key(|change| (change.lamport, change.author, change.sequence));
+        let mut history = History::new(self.config.cluster.clone());
+        for change in changes {
+            history.insert(change).expect("what is stored fits");
+        }
+        history
     }
 
     /// Starts the node on what its disk holds. On failure it stays off.

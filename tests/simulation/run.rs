@@ -122,6 +122,7 @@ impl Play<'_> {
         self.until(2_000, |cluster| checker::busy_node(cluster).is_none())?;
         checker::busy_node(self.cluster).map_or(Ok(()), Err)?;
         checker::unsound_tree(self.cluster).map_or(Ok(()), Err)?;
+        checker::accuser(self.cluster).map_or(Ok(()), Err)?;
         checker::hints_left(self.cluster).map_or(Ok(()), Err)?;
         if trust == Trust::Unsettled {
             return Ok(());

@@ -47,6 +47,10 @@ pub(crate) fn requests() -> Vec<Case> {
         case("request-keep-hint", Request::KeepHint { target: node(9), key, object: object(), partition }),
         case("request-mark", Request::Mark { partitions: vec![Partition(3), Partition(700)] }),
         case("request-reconcile", Request::Reconcile(reconcile())),
+        case(
+            "request-reconcile-digest",
+            Request::Reconcile(Reconcile { summary: None, changes: Vec::new(), ..reconcile() }),
+        ),
     ]
 }
 
@@ -190,6 +194,7 @@ pub(crate) fn parts() -> Vec<Case> {
         case("object", object()),
         case("object-never-written", Object::default()),
         case("summary", history().summary()),
+        case("summary-forked", forked().summary()),
         sealed_context(),
     ]
 }
@@ -300,6 +305,20 @@ fn later_changes() -> [Change; 6] {
     })
 }
 
+/// A history whose author has signed two different changes under one number.
+fn forked() -> History {
+    let mut history = history();
+    let fork = |weight: u16| {
+        let profile = Profile { weight, ..profile(None) };
+        history.next_change(&Signer::from_seed([1; 32]), ChangeKind::Updated(profile))
+    };
+    let forks = [1, 2].map(fork);
+    for change in forks {
+        history.insert(change).unwrap();
+    }
+    history
+}
+
 fn reconcile() -> Reconcile {
     let changes = history().iter().take(1).cloned().collect();
     Reconcile {
@@ -307,7 +326,8 @@ fn reconcile() -> Reconcile {
         instance: u64::MAX,
         your_life: (0, 7),
         is_in_doubt: true,
-        summary: history().summary(),
+        history: history().digest(),
+        summary: Some(history().summary()),
         changes,
     }
 }
@@ -445,7 +465,12 @@ fn hints() -> Vec<HintStatus> {
 }
 
 fn alerts() -> Vec<Alert> {
-    let kinds =
-        [AlertKind::MemberAway(node(1)), AlertKind::Isolated, AlertKind::HintsOld(node(2)), AlertKind::StoreUnwritable];
+    let kinds = [
+        AlertKind::MemberAway(node(1)),
+        AlertKind::Isolated,
+        AlertKind::HintsOld(node(2)),
+        AlertKind::StoreUnwritable,
+        AlertKind::Forked(node(3)),
+    ];
     kinds.map(|kind| Alert { kind, since: WallTime(1_700_000_000_000), detail: "why".to_owned() }).to_vec()
 }
