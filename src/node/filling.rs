@@ -151,18 +151,17 @@ impl Node {
         let filled: Vec<Partition> = self.filling.filled().collect();
         // Many partitions are told of at once: each change of the history costs everybody something. What is the last of its
         // kind need not wait for more.
-        let (kind, is_last) = if !retired.is_empty() {
-            (ChangeKind::Retired(statement(retired)), self.filling.witnesses().is_empty())
-        } else if !filled.is_empty() {
-            let is_last = filled.len() == self.filling.progress().0;
-            (ChangeKind::Filled(statement(filled)), is_last)
+        let is_due = |is_last: bool| {
+            let due = if is_last { self.last_statement + LAST_STATEMENT_PAUSE } else { self.statement_due };
+            due <= now.instant
+        };
+        let kind = if !retired.is_empty() && is_due(self.filling.witnesses().is_empty()) {
+            ChangeKind::Retired(statement(retired))
+        } else if !filled.is_empty() && is_due(filled.len() == self.filling.progress().0) {
+            ChangeKind::Filled(statement(filled))
         } else {
             return None;
         };
-        let due = if is_last { self.last_statement + LAST_STATEMENT_PAUSE } else { self.statement_due };
-        if now.instant < due {
-            return None;
-        }
         self.last_statement = now.instant;
         self.statement_due = now.instant + self.config.statement_interval;
         Some(kind)
