@@ -138,8 +138,14 @@ impl Roster {
                 self.decide(change);
                 self.people.entry(author).and_modify(|member| member.standing = Standing::Leaving);
             }
+            // Whoever has taken its leave back has not left: what decides is its last word that decides.
             ChangeKind::Left => {
-                self.people.entry(author).and_modify(|member| member.standing = Standing::Left);
+                let has_left = |member: &mut Member| {
+                    if member.standing == Standing::Leaving {
+                        member.standing = Standing::Left;
+                    }
+                };
+                self.people.entry(author).and_modify(has_left);
             }
             ChangeKind::Removed(removal) => {
                 self.decide(change);

@@ -74,11 +74,16 @@ impl Handing {
 impl Node {
     /// The view has changed, or what is in doubt.
     pub(super) fn on_duties_changed(&mut self, now: Now) {
+        self.note_duties(now);
+        self.look_for_leftovers();
+        self.go_on_filling(now);
+    }
+
+    /// Finds what is to be filled as the view is now.
+    pub(super) fn note_duties(&mut self, now: Now) {
         let Node { filling, view, doubt, .. } = self;
         filling.on_view(view, |partition| doubt.is_about(partition), now.instant);
         self.handing.is_stale = true;
-        self.look_for_leftovers();
-        self.go_on_filling(now);
     }
 
     /// It is time to look whether something can be said: those whose word is missing are asked what they know.

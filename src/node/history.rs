@@ -274,8 +274,7 @@ impl Node {
 
     /// Authors what a member must have said: that it joined, and what is new about it since.
     fn become_member(&mut self, now: Now) {
-        let is_being_said = matches!(&self.records.staged, Some((_, batch)) if matches!(batch.origin, Origin::Here));
-        if self.records.history.is_empty() || !self.records.to_author.is_empty() || is_being_said {
+        if self.records.history.is_empty() || self.has_word_under_way() {
             return;
         }
         if self.stopping.is_some() || self.view.bans(&self.me) {
@@ -290,6 +289,12 @@ impl Node {
             Some(member) if member.profile != profile => self.author(now, ChangeKind::Updated(profile)),
             Some(_) => self.note_ready(),
         }
+    }
+
+    /// Whether something that this node says of itself is not in the history yet.
+    pub(super) fn has_word_under_way(&self) -> bool {
+        let is_being_said = matches!(&self.records.staged, Some((_, batch)) if matches!(batch.origin, Origin::Here));
+        is_being_said || !self.records.to_author.is_empty() || !self.records.to_say_again.is_empty()
     }
 
     /// Whether this node knows all that it has ever said itself: what was said by a life that it has forgotten must not be said
@@ -381,6 +386,8 @@ impl Node {
     fn on_history_grown(&mut self, now: Now, before: &Summary, batch: &Batch) {
         let view = self.view.refold(&self.records.history);
         let view_before = std::mem::replace(&mut self.view, view);
+        // First of all: whatever is said of partitions from here on is said under the new label.
+        self.note_duties(now);
         let joined: Vec<NodeId> =
             self.view.members.keys().filter(|node| !view_before.members.contains_key(node)).copied().collect();
         for node in joined {

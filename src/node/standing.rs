@@ -40,6 +40,10 @@ impl Node {
         }
         let is_free = self.view.held_by(&self.me).next().is_none();
         let keeps_hints = !self.schedule.is_empty() || self.tickets.values().any(|it| it.hint_target().is_some());
+        // An order to stay may be on its way into the history.
+        if self.has_word_under_way() {
+            return;
+        }
         if is_free && self.handing.is_over() && !keeps_hints && self.operations.len() == 0 {
             self.stopping = Some(Stop::Left);
             self.author(now, ChangeKind::Left);

@@ -153,7 +153,9 @@ impl<'a> Run<'a> {
         let Some(workload) = self.workload.take() else { return Ok(()) };
         let written: BTreeSet<Key> = workload.model.keys().cloned().collect();
         if self.healing == Healing::FillingAlone {
-            return self.read_strictly(&written, &workload);
+            let result = self.read_strictly(&written, &workload);
+            self.workload = Some(workload);
+            return result;
         }
         self.read_everything(&written)?;
         self.until(REPAIR_MS, |_| false)?;
