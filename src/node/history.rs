@@ -395,7 +395,8 @@ impl Node {
             self.dial_member(now, node);
         }
         let gone = view_before.members.keys().filter(|node| !self.view.members.contains_key(node));
-        gone.for_each(|node| self.effects.push_back(Effect::Tell(Event::MemberGone(*node))));
+        let gone: Vec<NodeId> = gone.copied().collect();
+        gone.iter().for_each(|node| self.tell(Event::MemberGone(*node)));
         if matches!(batch.origin, Origin::Here) {
             for change in self.records.history.since(before, CHANGES_PER_MESSAGE_MAX) {
                 if let ChangeKind::Founded(parameters) = &change.kind {
@@ -414,7 +415,7 @@ impl Node {
         if self.view.label != view_before.label || is_fork_moved {
             self.co_owners = self.view.co_owners(&self.me);
             self.on_rows_changed(now);
-        } else if !self.view.serves_as(&view_before) {
+        } else if !gone.is_empty() || !self.view.serves_as(&view_before) {
             self.readdress_hints(now);
         }
         self.on_view_changed(now);
