@@ -173,3 +173,46 @@ fn what_has_come_is_counted_from_the_first_that_is_wanted_until_none_is() {
     newcomer.on_view(&cluster.view(), |_| false, Instant(3_000));
     assert_eq!((newcomer.progress(), newcomer.taken()), ((0, 0), Taken::default()));
 }
+
+/// How many partitions the newcomer says it has filled by other rules, once it was compared with these.
+fn filled_by(rules: FillingRules, cluster: &Cluster, peers: &[u8]) -> usize {
+    let mut newcomer = Filling::new(cluster.id(4), rules);
+    newcomer.on_view(&cluster.view(), |_| false, NOW);
+    newcomer.compares(cluster, peers, 1_000);
+    filled(&newcomer)
+}
+
+#[test]
+fn weakened_rules_fill_too_early() {
+    let mut cluster = Cluster::settled(3);
+    cluster.join(4);
+    let one_less = FillingRules { sources: SourceRule::OneLess, ..FillingRules::sound() };
+    assert_eq!(filled_by(FillingRules::sound(), &cluster, &[1]), 0);
+    assert!(filled_by(one_less, &cluster, &[1]) > 0);
+
+    let mut cluster = Cluster::settled(3);
+    cluster.join(4);
+    cluster.say(1, |cluster| ChangeKind::Removed(cluster.removal(3)));
+    let go_on = FillingRules { changes: ChangeRule::GoOn, ..FillingRules::sound() };
+    for (rules, goes_on) in [(FillingRules::sound(), false), (go_on, true)] {
+        let mut newcomer = Filling::new(cluster.id(4), rules);
+        newcomer.on_view(&cluster.view(), |_| false, NOW);
+        newcomer.compares(&cluster, &[1, 2], 1_000);
+        let mut later = Cluster { history: cluster.history.clone() };
+        later.join(5);
+        newcomer.on_view(&later.view(), |_| false, Instant(2_000));
+        assert_eq!(filled(&newcomer) > 0, goes_on);
+    }
+}
+
+#[test]
+fn a_weakened_rule_retires_before_anybody_else_knows() {
+    let mut cluster = Cluster::settled(3);
+    cluster.join(4);
+    (1..=4).for_each(|number| cluster.fill(number));
+    let at_once = FillingRules { retirement: RetirementRule::AtOnce, ..FillingRules::sound() };
+    let mut machine = Filling::new(cluster.id(1), at_once);
+    machine.on_view(&cluster.view(), |_| false, NOW);
+    assert!(machine.retired(Instant(60_000)).count() > 0);
+    assert_eq!(filling(&cluster, 1).retired(Instant(60_000)).count(), 0);
+}

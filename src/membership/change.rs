@@ -82,6 +82,18 @@ impl ChangeKind {
         }
     }
 
+    /// Whether somebody ordered it, or it is a last word. All else a node finds by itself to be still unsaid.
+    pub fn is_order(&self) -> bool {
+        match self {
+            ChangeKind::Joined(_)
+            | ChangeKind::Leaving
+            | ChangeKind::Left
+            | ChangeKind::Removed(_)
+            | ChangeKind::Replaced(_) => true,
+            ChangeKind::Founded(_) | ChangeKind::Updated(_) | ChangeKind::Filled(_) | ChangeKind::Retired(_) => false,
+        }
+    }
+
     /// With what it founds a cluster, if it does.
     pub fn founding(&self) -> Option<Parameters> {
         match self {

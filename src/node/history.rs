@@ -155,18 +155,6 @@ fn spoils_the_rest(error: &HistoryError) -> bool {
     }
 }
 
-/// Whether it was ordered, or is a last word: all else a node finds by itself to be still unsaid.
-fn is_order(kind: &ChangeKind) -> bool {
-    match kind {
-        ChangeKind::Joined(_)
-        | ChangeKind::Leaving
-        | ChangeKind::Left
-        | ChangeKind::Removed(_)
-        | ChangeKind::Replaced(_) => true,
-        ChangeKind::Founded(_) | ChangeKind::Updated(_) | ChangeKind::Filled(_) | ChangeKind::Retired(_) => false,
-    }
-}
-
 /// Whether nobody honest sends a change that is refused so, in a message of which `refused_before` were refused already. Where some
 /// were, a gap is no wonder.
 fn is_lie(error: &HistoryError, refused_before: usize) -> bool {
@@ -249,7 +237,7 @@ impl Node {
             if matches!(batch.origin, Origin::Here) {
                 // What peers said they say again; what this node has to say, nobody else does.
                 let kinds = batch.changes.iter().map(|change| change.kind.clone());
-                self.records.to_say_again.extend(kinds.filter(is_order));
+                self.records.to_say_again.extend(kinds.filter(ChangeKind::is_order));
                 self.alarms.set(Alarm::SayAgain, now.instant + self.config.reconcile_interval);
             }
             self.settle(now, batch.without_news());

@@ -5,6 +5,7 @@ use crate::{
     membership::{
         change::{ChangeKind, Profile, Statement},
         samples::Cluster,
+        view::{IslandRule, PlacementRules},
     },
     ring::partition_set::PartitionSet,
 };
@@ -117,4 +118,31 @@ fn a_statement_under_an_old_label_counts_for_that_label_only() {
     }
     assert_eq!(read(&cluster, Consistency::Quorum), [(vec![1, 2], 2), (vec![1], 1)]);
     assert!(cluster.view().wants_filling(&cluster.id(2), PARTITION), "the present row is another");
+}
+
+#[test]
+fn weakened_rules_hear_from_fewer() {
+    let mut cluster = Cluster::settled(1);
+    cluster.join(2);
+    let view = cluster.view();
+    let heard =
+        |access, rules| Row::new(PARTITION, access, Consistency::Quorum, None, &view, rules).unwrap().demands.len();
+    let sound = QuorumRules::sound();
+    assert_eq!((heard(Access::Write, sound), heard(Access::Read, sound)), (2, 1));
+    assert_eq!(heard(Access::Write, QuorumRules { writes: HearRule::ActiveOnly, ..sound }), 1);
+    assert_eq!(heard(Access::Write, QuorumRules { writes: HearRule::PresentOnly, ..sound }), 1);
+    let present = Row::new(
+        PARTITION,
+        Access::Read,
+        Consistency::Quorum,
+        None,
+        &view,
+        QuorumRules { reads: HearRule::PresentOnly, ..sound },
+    );
+    assert_eq!(present.unwrap().nodes.len(), 2, "one of them holds nothing yet");
+
+    cluster.found(3);
+    let first = PlacementRules { islands: IslandRule::First, ..PlacementRules::sound() };
+    let count = |rules| View::fold_by(&cluster.history, rules).configurations.active(PARTITION).len();
+    assert_eq!((count(PlacementRules::sound()), count(first)), (2, 1));
 }

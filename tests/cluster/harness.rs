@@ -67,20 +67,32 @@ pub(crate) async fn cluster(dir: &Path, count: usize) -> Vec<TestNode> {
     nodes
 }
 
-/// Waits until the node sees so many members, all of them up.
+/// Waits until the node sees so many members, all of them up, and what they are to hold is where it belongs.
 pub(crate) async fn wait_for_members(handle: &Handle, count: usize) {
+    wait_until_seen(handle, count).await;
     let settled = async {
+        while status(handle).await.unsettled_partitions > 0 {
+            async_std::task::yield_now().await;
+        }
+    };
+    if timeout(PATIENCE, settled).await.is_err() {
+        panic!("not settled in time: {:#?}", status(handle).await);
+    }
+}
+
+/// Waits until the node sees so many members, all of them up. They may hold nothing yet.
+pub(crate) async fn wait_until_seen(handle: &Handle, count: usize) {
+    let seen = async {
         loop {
             let status = status(handle).await;
             let up = status.members.iter().filter(|member| member.state == quorate::wire::client::Reach::Up).count();
-            // With all there and up, what they are to hold is soon where it belongs.
-            if status.members.len() == count && up == count && status.unsettled_partitions == 0 {
+            if status.members.len() == count && up == count {
                 return;
             }
             async_std::task::yield_now().await;
         }
     };
-    if timeout(PATIENCE, settled).await.is_err() {
+    if timeout(PATIENCE, seen).await.is_err() {
         panic!("not all members are known and up in time: {:#?}", status(handle).await.members);
     }
 }

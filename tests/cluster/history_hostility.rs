@@ -11,7 +11,7 @@ use quorate::{
 };
 
 use crate::{
-    harness::{TestNode, cluster, get, put, status, wait_for_members},
+    harness::{TestNode, cluster, get, put, status, wait_until_seen},
     mole::{Mole, Standing},
 };
 
@@ -27,7 +27,8 @@ async fn counter(handle: &Handle, name: &str) -> u64 {
 async fn town(dir: &Path) -> (Vec<TestNode>, Mole) {
     let nodes = cluster(dir, 2).await;
     let mole = Mole::meet(&nodes[0], Standing::Member).await;
-    wait_for_members(&nodes[0].running.handle(), 3).await;
+    // It fills nothing, ever.
+    wait_until_seen(&nodes[0].running.handle(), 3).await;
     (nodes, mole)
 }
 
