@@ -1,8 +1,8 @@
 //! A whole cluster in one thread under one seed, held against what its clients were promised.
 //!
 //! `QUORATE_SEED=n` replays one seed; `QUORATE_SEEDS=n` plays n fresh ones. What is simulated and what is checked is
-//! said in the modules; what is not: disks that lose committed data beyond one that goes back in time, members that
-//! come or go while clients are promised things, and anti-entropy.
+//! said in the modules; what is not: disks that lose single records, two processes with one identity that serve at the same
+//! time for long, and more than nine nodes that come and go.
 
 #![allow(clippy::print_stdout, reason = "the counts are part of what a test says")]
 
