@@ -193,7 +193,7 @@ fn openings_that_are_none_of_ours_are_refused_each_with_its_reason() {
         }
         let foreign = foreign_item(&mole, "foreign");
         let give = step(Vec::new(), vec![foreign.clone()]);
-        let answers = mole.ask(vec![Question::Open(opening(&mole)), give]).await;
+        let answers = mole.ask_until_heard(vec![Question::Open(opening(&mole)), give]).await;
         assert_eq!(answers[1..], [Answer::Refused(ExchangeRefusal::Malformed)]);
         assert_unknown(&nodes, &foreign.key).await;
         // That was an offence; for a moment nothing more is heard.
@@ -201,7 +201,7 @@ fn openings_that_are_none_of_ours_are_refused_each_with_its_reason() {
             mole.ask(vec![Question::Open(opening(&mole))]).await != [Answer::Refused(ExchangeRefusal::Busy)]
         })
         .await;
-        let endless = mole.ask(vec![Question::Open(opening(&mole)); 200]).await;
+        let endless = mole.ask_until_heard(vec![Question::Open(opening(&mole)); 200]).await;
         assert_eq!(endless.len(), 200);
         assert_serves(&nodes, &mole, "openings").await;
     });
@@ -214,12 +214,8 @@ fn costly_questions_are_answered_in_part() {
         let (nodes, mole) = town_with_mole(dir.path()).await;
         let question = BranchQuestion::Compare { branch: Branch::ROOT, children: [None; 16] };
         let questions = packed::write_questions(&vec![question; packed::QUESTION_COUNT_MAX]);
-        let ask = || mole.ask(vec![Question::Open(opening(&mole)), step(questions.clone(), Vec::new())]);
-        let mut answers = ask().await;
-        // The node would fill from the mole, which is a member, and says so while it tries.
-        while matches!(answers[..], [Answer::Refused(ExchangeRefusal::Busy)]) {
-            answers = ask().await;
-        }
+        let question = vec![Question::Open(opening(&mole)), step(questions, Vec::new())];
+        let answers = mole.ask_until_heard(question).await;
         let Answer::Step(answer) = &answers[1] else { panic!("{:?}", answers[1]) };
         println!("costly questions: {} answered in {} bytes", answer.answered, answer.branches.0.len());
         assert!(0 < answer.answered && answer.answered < 16_384 && answer.branches.0.len() < 5 << 20);

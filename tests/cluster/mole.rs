@@ -27,7 +27,7 @@ use quorate::{
     runtime::identity,
     wire::{
         self,
-        exchange::{Answer, Question},
+        exchange::{Answer, ExchangeRefusal, Question},
         quorum::{Reconcile, Refusal, Request, Response},
     },
 };
@@ -117,6 +117,19 @@ impl Mole {
         let (reply, answers) = channel::bounded(1);
         self.orders.send(Order::Ask(questions, reply)).await.unwrap();
         timeout(PATIENCE, answers.recv()).await.expect("the session ends in time").unwrap()
+    }
+
+    /// The same, again and again while the node is busy: it would fill from the mole, which is a member, and tries that too.
+    pub(crate) async fn ask_until_heard(&self, questions: Vec<Question>) -> Vec<Answer> {
+        let heard = async {
+            loop {
+                let answers = self.ask(questions.clone()).await;
+                if answers[..] != [Answer::Refused(ExchangeRefusal::Busy)] {
+                    return answers;
+                }
+            }
+        };
+        timeout(PATIENCE, heard).await.expect("it is heard in time")
     }
 
     /// Compares histories, and tells these changes. Returns the answer.
