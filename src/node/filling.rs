@@ -100,6 +100,8 @@ impl Node {
     /// Something has come forward: the next exchange begins, or something is said.
     pub(super) fn go_on_filling(&mut self, now: Now) {
         self.begin_due_exchange(now);
+        self.look_for_leftovers();
+        self.drop_next();
         self.stage_next(now);
         self.arm_filling(now);
     }
@@ -176,7 +178,7 @@ impl Node {
     pub(super) fn on_leftovers(&mut self, now: Now, result: Result<Done, StoreError>) {
         self.handing.is_asking = false;
         let Ok(Done::Roots(roots)) = result else {
-            // It is asked again when the view changes, or the next statement is due.
+            // It is asked again soon.
             self.handing.is_stale = true;
             return;
         };
@@ -205,7 +207,7 @@ impl Node {
                 }
             }
             Ok(_) => unreachable!("a drop is answered by Dropped"),
-            // What is left is still known to be held by others.
+            // What is left is still known to be held by others, and is dropped soon.
             Err(_) => return,
         }
         self.drop_next();
@@ -238,7 +240,13 @@ impl Node {
             return;
         }
         self.handing.is_asking = true;
-        self.query(TicketUse::Leftovers, Query::Roots(others));
+        // What was accepted while it was still to be held may not be committed yet: the store is asked once it is.
+        self.store(TicketUse::BeforeLeftovers(others), Work::Mark(Vec::new()));
+    }
+
+    /// All that was to be stored before is, or never will be.
+    pub(super) fn on_before_leftovers(&mut self, partitions: PartitionSet) {
+        self.query(TicketUse::Leftovers, Query::Roots(partitions));
     }
 
     /// Drops the next partition that enough others hold.

@@ -248,9 +248,11 @@ impl Node {
         self.doubted_partitions()
     }
 
-    /// Partitions that it is to hold and cannot vouch for yet, and those it has something of and is to hold no more.
+    /// Partitions that it is to hold and cannot vouch for yet, and those it has something of and is to hold no more; at least one
+    /// of these while it is not known that there is none.
     pub fn duty_counts(&self) -> (usize, usize) {
-        (self.filling.progress().0, self.handing.len())
+        let is_over = usize::from(!self.handing.is_over());
+        (self.filling.progress().0, self.handing.len().max(is_over))
     }
 
     /// What has been counted so far.
@@ -354,6 +356,7 @@ impl Node {
             TicketUse::GivenIn(exchange) => self.on_given_in(now, exchange, result),
             TicketUse::Check(bucket) => self.on_checked(now, bucket, result),
             TicketUse::Mend(bucket) => self.on_mended(now, bucket, result),
+            TicketUse::BeforeLeftovers(partitions) => self.on_before_leftovers(partitions),
             TicketUse::Leftovers => self.on_leftovers(now, result),
             TicketUse::Drop => self.on_dropped(now, result),
             TicketUse::Changes => self.on_changes_saved(now, result),

@@ -8,7 +8,7 @@ use crate::{
         handoff::Sweep,
         operations::OpNumber,
     },
-    ring::token::Partition,
+    ring::{partition_set::PartitionSet, token::Partition},
 };
 
 /// What a piece of storage work is for.
@@ -48,7 +48,9 @@ pub(super) enum TicketUse {
     Check(u16),
     /// The mending of one.
     Mend(u16),
-    /// What is left of partitions that this node need not hold.
+    /// All that is to be stored before it is asked what is left of these partitions, which this node need not hold.
+    BeforeLeftovers(PartitionSet),
+    /// What is left of them.
     Leftovers,
     /// The dropping of a partition.
     Drop,
@@ -83,6 +85,7 @@ impl TicketUse {
             | TicketUse::GivenIn(_)
             | TicketUse::Check(_)
             | TicketUse::Mend(_)
+            | TicketUse::BeforeLeftovers(_)
             | TicketUse::Leftovers
             | TicketUse::Drop
             | TicketUse::Changes
