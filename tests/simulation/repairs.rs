@@ -155,7 +155,7 @@ fn doubts_outlive_a_crash_in_the_middle_of_filling() {
     cluster.machines[0].store.restore(&Snapshot::default());
     cluster.start(0);
     cluster.run_until(10_000, "it knows that its disk is new", |cluster| cluster.doubted_partitions() == 16);
-    cluster.run_for(50);
+    cluster.run_for(5);
     isolate(&mut cluster, 0);
     cluster.restart(0);
     assert_eq!(cluster.doubted_partitions(), 16);
