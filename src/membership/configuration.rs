@@ -12,10 +12,7 @@
 //! retired when a new one holds everything. **Departure**: no consensus decides which configuration comes next; every set of
 //! planned changes is one.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     digest::Digest,
@@ -156,11 +153,6 @@ impl Configurations {
     /// Labels that somebody may still hold something under. One in steady state.
     pub fn label_count(&self) -> usize {
         self.candidates.len()
-    }
-
-    /// Everybody who is in a row of a configuration that is not passed in some partition.
-    pub fn listed(&self) -> BTreeSet<NodeId> {
-        self.candidates.iter().flat_map(|candidate| candidate.ring.members().iter().map(|member| member.id)).collect()
     }
 
     fn active_candidates(&self, partition: Partition) -> impl Iterator<Item = &Candidate> {

@@ -56,8 +56,8 @@ pub(crate) struct Roster {
     forked: BTreeSet<NodeId>,
     /// Founders that have joined, each with the label of its first joining.
     pub(crate) foundings: Vec<(NodeId, Label)>,
-    /// How much of each author decides nothing yet: numbers of changes with which somebody was let in again.
-    banned: BTreeMap<NodeId, u64>,
+    /// The number of each author's last `Joined`, for the planted rule that lets the removed in again.
+    last_joined: BTreeMap<NodeId, u64>,
 }
 
 impl Roster {
@@ -115,7 +115,7 @@ impl Roster {
                     label.add(change);
                     self.foundings.push((author, label));
                 }
-                self.banned.insert(author, change.sequence);
+                self.last_joined.insert(author, change.sequence);
                 let first = Member {
                     profile: profile.clone(),
                     joined_lamport: change.lamport,
@@ -180,8 +180,8 @@ impl Roster {
 
     fn remove(&mut self, rule: RemovalRule) {
         if rule == RemovalRule::UntilItJoinsAgain {
-            let banned = &self.banned;
-            self.removed.retain(|node, _| banned.get(node).is_none_or(|sequence| *sequence < 2));
+            let last_joined = &self.last_joined;
+            self.removed.retain(|node, _| last_joined.get(node).is_none_or(|sequence| *sequence < 2));
         }
         for (node, zone) in &mut self.removed {
             if let Some(member) = self.people.remove(node) {
