@@ -75,6 +75,17 @@
 //! 5. A node whose store was wiped or restored answers for nothing of a partition until it has been compared with so many
 //!    of the row that they must hold whatever was acknowledged there.
 //!
+//! # The path of a join
+//!
+//! 1. The newcomer signs a change, which [`membership::history`] takes up and everybody hears of. [`membership::view`] folds
+//!    it: from then on it is in some rows, and writes need a quorum of those too. Reads are still answered by the row before.
+//! 2. [`handoff::filling`] says from whom each member of such a row must have everything: a majority of every row that
+//!    counts. The data comes by exchanges, as ever. Who has it says so, in the history as well.
+//! 3. Once all of a row have, and a majority of the rows before know it, the first of the new row retires those: nothing is
+//!    asked of them any more, and what they are not to hold they hand over and drop.
+//! 4. A leaver goes the same way, and stops when it holds nothing and one that stays knows that it goes. Whoever is removed is
+//!    not asked for anything; the others fill from those that are left.
+//!
 //! # Where to find what
 //!
 //! - The rule that keeps a dot from ever naming two values: [`causality::epochs`]. What a client has seen:
@@ -86,7 +97,8 @@
 //! - Every bound of the system, with its reason: [`limits`].
 //! - Who answers, and how soon: [`membership::liveness`]. What people are told: [`wire::administration`].
 //! - The shape of the tree, and why it is one of sums: [`merkle::branch`]. What an exchange says: [`wire::exchange`].
-//! - What is not there yet: planned removal of members, and data that follows a ring that has changed.
+//! - How ownership changes without a vote: [`membership::configuration`], [`quorum::row`], [`handoff::filling`]; the rules
+//!   alone, played by the thousand: `tests/configurations_model`.
 
 pub mod limits;
 pub mod ident;

@@ -194,3 +194,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn when_all_would_go_the_last_to_say_so_holds_everything() {
+    let mut cluster = Cluster::settled(4);
+    cluster.say(4, |_| ChangeKind::Leaving);
+    cluster.say(4, |_| ChangeKind::Left);
+    // Two that do not know of each other, under one Lamport time, and one that is told to go later.
+    let branch = |number: u8| {
+        let mut history = cluster.history.clone();
+        author(&mut history, number, ChangeKind::Leaving)
+    };
+    for change in [branch(1), branch(2)] {
+        cluster.history.insert(change).unwrap();
+    }
+    let rows = |cluster: &Cluster| -> Vec<Vec<u8>> {
+        let view = cluster.view();
+        let numbers = |partition| view.row(partition).iter().map(|node| cluster.number_of(node)).collect();
+        view.partitions().map(numbers).collect()
+    };
+    assert_eq!(rows(&cluster), vec![vec![3]; 8]);
+    cluster.say(3, |_| ChangeKind::Leaving);
+    assert_eq!(rows(&cluster), vec![vec![3]; 8]);
+    cluster.say(1, |_| ChangeKind::Joined(profile(1)));
+    assert_eq!(rows(&cluster), vec![vec![1]; 8], "it stays");
+}

@@ -56,6 +56,8 @@ pub(crate) struct Roster {
     forked: BTreeSet<NodeId>,
     /// Founders that have joined, each with the label of its first joining.
     pub(crate) foundings: Vec<(NodeId, Label)>,
+    /// Lamport time at which each last said that it would leave.
+    leavings: BTreeMap<NodeId, u64>,
     /// The number of each author's last `Joined`, for the planted rule that lets the removed in again.
     last_joined: BTreeMap<NodeId, u64>,
 }
@@ -80,15 +82,16 @@ impl Roster {
         roster
     }
 
-    /// The ring of those who stay. When nobody does, of those who would go: somebody must.
+    /// The ring of those who stay. When nobody does, of the last that said it would go: somebody must, and that one has
+    /// not gone. For whoever goes knows of one that stays and knows that it goes, so that one says so later.
     pub(crate) fn ring_members(&self) -> Vec<RingMember> {
-        let of = |wanted: &dyn Fn(Standing) -> bool| -> Vec<RingMember> {
-            let people = self.people.iter().filter(|(_, member)| wanted(member.standing));
-            people.map(|(id, member)| ring_member(*id, member)).collect()
-        };
-        let staying = of(&|standing| standing == Standing::Staying);
-        // Whether one of them has already left is not covered by a label, and makes no difference here.
-        if staying.is_empty() { of(&|_| true) } else { staying }
+        let staying = self.people.iter().filter(|(_, member)| member.standing == Standing::Staying);
+        let staying: Vec<RingMember> = staying.map(|(id, member)| ring_member(*id, member)).collect();
+        if !staying.is_empty() {
+            return staying;
+        }
+        let last = self.people.iter().max_by_key(|(id, _)| (self.leavings.get(*id), **id));
+        last.map(|(id, member)| ring_member(*id, member)).into_iter().collect()
     }
 
     /// See [`Roster::ring_members`].
@@ -136,6 +139,7 @@ impl Roster {
             }
             ChangeKind::Leaving => {
                 self.decide(change);
+                self.leavings.insert(author, change.lamport);
                 self.people.entry(author).and_modify(|member| member.standing = Standing::Leaving);
             }
             // Whoever has taken its leave back has not left: what decides is its last word that decides.

@@ -421,6 +421,7 @@ impl Node {
             self.on_histories_agree(now, &peer);
             self.on_witness(now, peer);
             self.on_known_elsewhere();
+            self.on_farewell(now, &peer);
             self.become_member(now);
         }
     }

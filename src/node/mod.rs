@@ -135,6 +135,8 @@ pub struct Node {
     ready: bool,
     /// It is about to stop, and why.
     stopping: Option<Stop>,
+    /// The placement digest under which one that stays knew that this node leaves.
+    farewell: Option<Digest>,
     has_stopped: bool,
     /// When a store that failed was last tried.
     probed: Option<Instant>,
@@ -214,6 +216,7 @@ impl Node {
             counters: Counters::default(),
             ready: false,
             stopping: None,
+            farewell: None,
             has_stopped: false,
             probed: None,
             watched: now.instant,

@@ -3,7 +3,7 @@
 //! Leaving is a drain: the leaver serves until nothing that it holds is needed, hands over what it has, says that it has
 //! left, and stops. It goes on after a restart, and can be taken back until the end.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     clock::Now,
@@ -17,7 +17,7 @@ use crate::{
         effect::{Event, Stop},
         upkeep::Alarm,
     },
-    ring::token::Partition,
+    ring::{Ring, token::Partition},
     wire::{
         administration::{Force, MembershipOrder},
         client::Failure,
@@ -44,9 +44,20 @@ impl Node {
         if self.has_word_under_way() {
             return;
         }
-        if is_free && self.handing.is_over() && !keeps_hints && self.operations.len() == 0 {
+        let is_known = self.farewell == Some(self.view.placement_digest());
+        if is_known && is_free && self.handing.is_over() && !keeps_hints && self.operations.len() == 0 {
             self.stopping = Some(Stop::Left);
             self.author(now, ChangeKind::Left);
+        }
+    }
+
+    /// `peer` knows all that this node does. Before it goes, somebody that stays must know that it does: so that of several
+    /// that go the last one finds out.
+    pub(super) fn on_farewell(&mut self, now: Now, peer: &NodeId) {
+        let stays = |ring: &Arc<Ring>| ring.members().iter().any(|member| member.id == *peer);
+        if self.is_leaving() && self.view.ring.as_ref().is_some_and(stays) {
+            self.farewell = Some(self.view.placement_digest());
+            self.look_at_own_standing(now);
         }
     }
 

@@ -103,7 +103,9 @@ impl Row {
         if nodes.is_empty() {
             return None;
         }
-        let is_other = |node: &NodeId| !nodes.contains(node) && view.members[node].standing == Standing::Staying;
+        let is_staying =
+            |node: &NodeId| view.members.get(node).is_some_and(|member| member.standing == Standing::Staying);
+        let is_other = |node: &NodeId| !nodes.contains(node) && is_staying(node);
         let fallbacks = ring.ranking(partition).into_iter().filter(is_other).collect();
         let demands = rows.iter().flat_map(|row| demands(row, consistency, here, view)).collect();
         let is_short = present.len() < usize::from(ring.replicas());

@@ -146,3 +146,16 @@ fn weakened_rules_hear_from_fewer() {
     let count = |rules| View::fold_by(&cluster.history, rules).configurations.active(PARTITION).len();
     assert_eq!((count(PlacementRules::sound()), count(first)), (2, 1));
 }
+
+#[test]
+fn nobody_who_has_left_stands_in_for_the_last_that_would_go() {
+    let mut cluster = Cluster::settled(3);
+    for number in [1, 2, 3] {
+        cluster.say(number, |_| ChangeKind::Leaving);
+    }
+    cluster.say(1, |_| ChangeKind::Left);
+    let row = Row::new(PARTITION, Access::Write, Consistency::Quorum, None, &cluster.view(), QuorumRules::sound());
+    let row = row.unwrap();
+    assert!(row.nodes.contains(&cluster.id(3)), "{:?}", row.nodes);
+    assert_eq!(row.fallbacks, []);
+}

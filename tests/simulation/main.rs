@@ -28,6 +28,7 @@ mod scenarios;
 mod histories;
 mod forks;
 mod forgeries;
+mod departures;
 mod outages;
 mod repairs;
 mod coming_and_going;
