@@ -22,3 +22,4 @@ mod strangers;
 mod shapes;
 mod ring;
 mod membership;
+mod departures;
