@@ -75,6 +75,11 @@ impl Life {
         self.is_confirmed = true;
     }
 
+    /// The store's own epochs are not trusted any more, until the life is confirmed again.
+    pub fn doubt(&mut self) {
+        self.is_confirmed = false;
+    }
+
     fn drew(&self, epoch: u64) -> bool {
         self.share <= epoch && epoch < self.share + self.drawn_count
     }

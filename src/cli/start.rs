@@ -182,7 +182,7 @@ pub(crate) async fn run(settings: &Settings, terminal: Terminal) -> Result<Exit,
 fn end_of(notice: &Notice) -> Option<Result<Exit, CliError>> {
     match notice {
         Notice::Event(Event::Stopped(Stop::Left)) => Some(Ok(Exit::Done)),
-        Notice::Event(Event::Stopped(stop @ Stop::Removed)) => {
+        Notice::Event(Event::Stopped(stop @ (Stop::Removed | Stop::Twin))) => {
             Some(Err(CliError::Node { detail: stop_text(*stop).to_owned() }))
         }
         Notice::Event(_) | Notice::Ready { .. } | Notice::Listening(_) | Notice::Warning(_) | Notice::Fatal(_) => None,
@@ -476,6 +476,7 @@ fn stop_word(stop: Stop) -> &'static str {
     match stop {
         Stop::Left => "left",
         Stop::Removed => "removed",
+        Stop::Twin => "twin",
     }
 }
 
@@ -485,6 +486,12 @@ fn stop_text(stop: Stop) -> &'static str {
         Stop::Removed => {
             "this node was removed from the cluster for ever: its identity is not taken back; to use this machine again, \
              start it with an empty --data-dir"
+        }
+        Stop::Twin => {
+            "another process, started before this one, serves with the same identity.key: its data directory was copied, or \
+             two machines started from one image. Two of them would be taken for one. Run only one of the two; to make this \
+             one a new member, delete its identity.key and its store and start it again; to have it take over from the \
+             other, stop that one first"
         }
     }
 }

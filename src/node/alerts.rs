@@ -20,7 +20,7 @@ use crate::{
 /// A node that has just started, or was cut off for a moment, is not isolated yet.
 const ISOLATED_AFTER: Duration = Duration::from_secs(10);
 
-/// The alerts of one node. As many as it has members, three times, and two.
+/// The alerts of one node. As many as it has members, three times, and three.
 #[derive(Debug, Default)]
 pub(super) struct Alerts {
     /// What is the matter, and since when; much of it not for long enough to be told.
@@ -80,6 +80,13 @@ impl Node {
         if let Some(failure) = self.records.store_failure() {
             let detail = format!("the store takes no writes: {failure}");
             causes.push((AlertKind::StoreUnwritable, Duration::ZERO, detail));
+        }
+        if self.lives.has_twin() {
+            let detail = "another process runs with this node's identity.key; the younger of the two stops by itself. See \
+                          that nothing starts it again: give the copy a new identity by deleting its identity.key and its \
+                          store"
+                .to_owned();
+            causes.push((AlertKind::Twin, Duration::ZERO, detail));
         }
         for node in self.view.forked.iter().filter(|node| !self.view.removed.contains_key(node)) {
             let detail = format!(

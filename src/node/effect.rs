@@ -174,6 +174,8 @@ pub enum Stop {
     Left,
     /// It was removed from the cluster for ever.
     Removed,
+    /// An older process serves with its identity.
+    Twin,
 }
 
 /// What comes of exchanges.

@@ -84,6 +84,12 @@ impl Node {
 
     /// Carries out what an administrator wants, or says why not.
     pub(super) fn change_membership(&mut self, now: Now, order: MembershipOrder) -> Result<(), Failure> {
+        if self.lives.is_contested() {
+            return refuse(
+                "another process was heard of with this node's identity, or its store was restored: it changes nothing for \
+                 some seconds; try again soon, or ask another",
+            );
+        }
         if !self.may_speak() {
             return refuse("this node has not compared histories with any other since its start; try again soon");
         }

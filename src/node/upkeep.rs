@@ -62,6 +62,8 @@ pub(super) enum Alarm {
     FoundAfterAll,
     /// Try again to store what this node had to say of itself.
     SayAgain,
+    /// Nobody has told of another life of this node for long enough.
+    Alone,
     /// Dial a member again.
     DialMember(NodeId),
     /// Dial an address given at start again.
@@ -122,6 +124,7 @@ impl Node {
             Alarm::Found => self.on_found_alarm(now, false),
             Alarm::FoundAfterAll => self.on_found_alarm(now, true),
             Alarm::SayAgain => self.on_say_again(now),
+            Alarm::Alone => self.on_alone(now),
             Alarm::DialMember(node) => self.dial_member(now, node),
             Alarm::DialSeed(seed) => self.dial_seed(now, seed),
         }

@@ -130,7 +130,8 @@ impl Machine {
         self.life += 1;
         let now = self.now(true_ms);
         let random = u64::from_be_bytes(seed[..8].try_into().expect("eight bytes"));
-        let node = Node::new(self.config.clone(), self.signer.clone(), recovered, self.life, seed, now);
+        let instance = true_ms << 20 | random >> 44;
+        let node = Node::new(self.config.clone(), self.signer.clone(), recovered, instance, seed, now);
         let committer = Committer::new(
             self.id.to_actor_number(),
             self.config.item_key(),
