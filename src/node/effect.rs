@@ -2,7 +2,7 @@
 
 use crate::{
     clock::Instant,
-    ident::NodeId,
+    ident::{Name, NodeId},
     membership::change::{Change, Parameters},
     replica::{Query, Work},
     wire::{
@@ -151,6 +151,13 @@ pub enum Event {
     StoreIsOld {
         /// The boot number they have seen.
         seen: u64,
+    },
+    /// This node is a new member, and another member of its name cannot be reached: it may be what this one was before.
+    Namesake {
+        /// The other.
+        node: NodeId,
+        /// What both are called.
+        name: Name,
     },
     /// A member is gone: it has left, or was removed.
     MemberGone(NodeId),

@@ -258,6 +258,7 @@ impl Node {
             Some(_) if !self.may_speak() => self.note_ready(),
             None => {
                 self.introduce();
+                self.expect_namesakes(now);
                 self.author(now, ChangeKind::Joined(profile));
             }
             Some(member) if member.profile != profile => self.author(now, ChangeKind::Updated(profile)),

@@ -56,6 +56,8 @@ pub(super) enum Alarm {
     Reconcile,
     /// Look whether anybody has fallen silent.
     Watch,
+    /// A new member has had the time to reach the others.
+    Namesakes,
     /// Looked around long enough.
     Found,
     /// Waited long enough for another to found.
@@ -121,6 +123,7 @@ impl Node {
                 }
             }
             Alarm::Watch => self.watch(now),
+            Alarm::Namesakes => self.look_for_namesakes(now),
             Alarm::Found => self.on_found_alarm(now, false),
             Alarm::FoundAfterAll => self.on_found_alarm(now, true),
             Alarm::SayAgain => self.on_say_again(now),
