@@ -74,7 +74,10 @@ impl Node {
         self.note_opinions(now);
         let mut causes = self.members_away();
         if self.is_isolated() {
-            let detail = "none of the members that share data with this node can be reached".to_owned();
+            let detail =
+                "none of the members that share data with this node can be reached where they were last; if they \
+                          run at other addresses now, start this node again with --join and the address of one of them"
+                    .to_owned();
             causes.push((AlertKind::Isolated, ISOLATED_AFTER.min(self.config.dead_after), detail));
         }
         if let Some(failure) = self.records.store_failure() {

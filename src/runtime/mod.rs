@@ -217,7 +217,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         Storage::start(store, settings.durability, actor_node, settings.node.item_key(), settings.node.hint_limits)?;
 
     let mut translator = Translator::new(&keypair, &network_config(&settings), settings.join.clone())?;
-    translator.listen(&settings.listen, &last_ports(&recovered, &keypair)).await?;
+    let taken = translator.listen(&settings.listen, &last_ports(&recovered, &keypair)).await?;
 
     let clock = Clock::new();
     let mut config = settings.node;
@@ -229,6 +229,14 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
 
     let (orders, order_queue) = channel::bounded(CHANNEL_COUNT_MAX);
     let (notify, notices) = channel::bounded(CHANNEL_COUNT_MAX);
+    for address in taken {
+        let warning = format!(
+            "{address}, where the other members look for this node, is taken by another process: it listens elsewhere, and \
+             is found once it has reached one of them itself. Give it a port of its own with --listen"
+        );
+        // There is room for it: nobody has told anything yet.
+        let _ = notify.try_send(Notice::Warning(warning));
+    }
     let peer_id = keypair.public().to_peer_id();
     let event_loop = EventLoop::new(node, translator, storage, clock, order_queue, notify);
     let task = task::spawn(event_loop.run());
