@@ -75,7 +75,10 @@ pub(crate) struct Process {
 impl Machine {
     /// A computer with an empty disk, switched off.
     pub(crate) fn new(signer_seed: [u8; 32], config: NodeConfig, rules: Rules, acknowledge: Acknowledge) -> Machine {
-        let signer = Signer::from_seed(signer_seed);
+        Machine::with_identity(Signer::from_seed(signer_seed), config, rules, acknowledge)
+    }
+
+    fn with_identity(signer: Signer, config: NodeConfig, rules: Rules, acknowledge: Acknowledge) -> Machine {
         Machine {
             id: signer.node_id(),
             config,
@@ -91,6 +94,18 @@ impl Machine {
             signer,
             rules,
             acknowledge,
+        }
+    }
+
+    /// A computer with a copy of this one's disk, switched off.
+    pub(crate) fn copied(&self) -> Machine {
+        let Machine { config, signer, rules, acknowledge, wall_skew_ms, .. } = self;
+        let store = MemoryStore::new();
+        store.restore(&self.store.snapshot());
+        Machine {
+            store,
+            wall_skew_ms: *wall_skew_ms,
+            ..Machine::with_identity(signer.clone(), config.clone(), *rules, *acknowledge)
         }
     }
 
