@@ -6,7 +6,12 @@ use crate::{
     clock::Instant,
     digest::Digest,
     ident::Name,
-    membership::{change::Signature, life, life::Life},
+    membership::{
+        change::{ChangeKind, Signature},
+        history::History,
+        life,
+        life::Life,
+    },
     node::{
         Node,
         effect::{Effect, Event, InboundId, News, Stop},
@@ -86,6 +91,10 @@ fn raises(told: &[Effect]) -> Vec<u64> {
 
 fn confirms(told: &[Effect]) -> usize {
     told.iter().filter(|effect| matches!(effect, Effect::Store { work: Work::ConfirmLife, .. })).count()
+}
+
+fn says(told: &[Effect]) -> bool {
+    told.iter().any(|effect| matches!(effect, Effect::Store { work: Work::SaveChanges(_), .. }))
 }
 
 /// Lets time pass until `end`. Returns what follows.
@@ -215,6 +224,17 @@ fn a_store_that_was_wiped_trusts_no_epoch_though_it_counts_its_first_start() {
     };
     let mut wiped = Node::new(config.clone(), signer(1), fresh(members(&[1, 2, 3], 3)), 7, [1; 32], at(0));
     assert_eq!(confirms(&effects(&mut wiped)), 0, "others know this node from before");
+    let left = {
+        let mut history = History::new(Name::new("test").unwrap());
+        members(&[1, 2, 3, 4], 3).into_iter().for_each(|change| assert!(history.insert(change).is_ok()));
+        for kind in [ChangeKind::Leaving, ChangeKind::Left] {
+            history.insert(history.next_change(&signer(4), kind)).unwrap();
+        }
+        history.iter().cloned().collect()
+    };
+    let mut returned = Node::new(config.clone(), signer(4), fresh(left), 7, [4; 32], at(0));
+    let (told, _) = greet(&mut returned, 1, (0, 0), None);
+    assert!(says(&told) && confirms(&told) == 0, "it joins anew, and others know it as well");
     let mut founder = Node::new(config, signer(1), fresh(Vec::new()), 7, [1; 32], at(0));
     founder.handle_timeout(at(100));
     assert_eq!(confirms(&effects(&mut founder)), 1, "nobody does");
@@ -258,7 +278,6 @@ fn a_word_is_sent_until_it_is_there_and_is_good() {
 fn a_life_of_which_another_was_heard_says_nothing_new_for_a_while() {
     let mut node = node(1, 3, members(&[1, 2, 3], 3));
     greet(&mut node, 2, MINE, None);
-    let says = |told: &[Effect]| told.iter().any(|it| matches!(it, Effect::Store { work: Work::SaveChanges(_), .. }));
     contradict(&mut node, YOUNGER, word);
     node.handle_news(at(2), News::Listening(vec!["/ip4/10.0.0.1/tcp/1".to_owned()]));
     assert!(!says(&effects(&mut node)));
