@@ -73,12 +73,27 @@ struct Disk {
     epochs: Epochs,
 }
 
-#[derive(Default)]
 struct Store {
     disk: Disk,
     backup: Disk,
+    life: Life,
     /// Known to the peers: does not go back with the disk.
     boot: u64,
+}
+
+impl Store {
+    fn new(epochs: EpochRule) -> Store {
+        let mut disk = Disk::default();
+        disk.epochs.rule = epochs;
+        Store { backup: disk.clone(), disk, life: confirmed(0), boot: 0 }
+    }
+}
+
+/// The life that begins with start number `boot`, as its peers have confirmed it.
+fn confirmed(boot: u64) -> Life {
+    let mut life = Life::unconfirmed(boot);
+    life.confirm();
+    life
 }
 
 /// An object on its way, and the operation it was sent for.
@@ -140,11 +155,7 @@ const RUNS: u64 = 4_000;
 
 impl World {
     fn new(seed: u64, rules: Rules) -> World {
-        let mut stores: Vec<Store> = (0..STORES).map(|_| Store::default()).collect();
-        for store in &mut stores {
-            store.disk.epochs.rule = rules.epochs;
-            store.backup.epochs.rule = rules.epochs;
-        }
+        let stores: Vec<Store> = (0..STORES).map(|_| Store::new(rules.epochs)).collect();
         World {
             rng: ChaCha8Rng::seed_from_u64(seed),
             rules,
@@ -189,9 +200,8 @@ impl World {
         if kind == Kind::Delete {
             row.object.delete(&held.seen);
         } else {
-            let mut life = Life::unconfirmed(0);
-            life.confirm();
-            let actor = disk.epochs.actor_for(node as u64, &mut row.local, &row.object, &held.seen, &mut life);
+            let life = &mut self.stores[node].life;
+            let actor = disk.epochs.actor_for(node as u64, &mut row.local, &row.object, &held.seen, life);
             let dot = row.object.put(&held.seen, actor, new_value(operation));
             self.doubled_dots += usize::from(!self.minted.insert((key, dot)));
             reply.shown.insert(operation);
@@ -272,9 +282,9 @@ impl World {
     }
 
     fn merge(&mut self, node: usize, key: u64, object: Object, known: &Known) {
-        let disk = &mut self.stores[node].disk;
+        let Store { disk, life, .. } = &mut self.stores[node];
         let row = disk.rows.entry(key).or_default();
-        disk.epochs.note_merge(node as u64, &mut row.local, &row.object, object.clock());
+        disk.epochs.note_merge(node as u64, &mut row.local, &row.object, object.clock(), life);
         row.object.merge(object);
         row.known.extend(known);
     }
@@ -329,6 +339,7 @@ impl World {
     fn restart(&mut self, node: usize) {
         let store = &mut self.stores[node];
         store.boot += 1;
+        store.life = confirmed(store.boot);
         match self.rules.after_loss {
             AfterLoss::Leap => store.disk.epochs.invalidate_after_loss(store.boot),
             AfterLoss::FloorOnly => store.disk.epochs.invalidate_all(),

@@ -75,6 +75,11 @@ impl Life {
         self.is_confirmed = true;
     }
 
+    /// The store's own epochs are not trusted any more, until the life is confirmed again.
+    pub fn doubt(&mut self) {
+        self.is_confirmed = false;
+    }
+
     fn drew(&self, epoch: u64) -> bool {
         self.share <= epoch && epoch < self.share + self.drawn_count
     }
@@ -105,7 +110,8 @@ impl Epochs {
     ///
     /// `object` and `local` must be the stored ones (or both defaults), read in the transaction of the put.
     ///
-    /// Until `life` is confirmed it draws from that life's own share, and trusts nothing drawn before it.
+    /// Until `life` is confirmed it draws from that life's own share, and trusts nothing drawn before it. So it does again when
+    /// `object` or `context` show an epoch of this node that this store has not drawn.
     pub fn actor_for(
         &mut self,
         node: u64,
@@ -118,6 +124,8 @@ impl Epochs {
         if self.rule == EpochRule::NeverFresh {
             return Actor { node, epoch: 0 };
         }
+        self.note_shown(node, object.clock(), life);
+        self.note_shown(node, context, life);
         if let Some(epoch) = local.own_epoch {
             let actor = Actor { node, epoch };
             let held = object.clock().counter(&actor);
@@ -137,12 +145,20 @@ impl Epochs {
     /// Takes note that an object with the clock `incoming` is about to be merged into `before`.
     ///
     /// If it shows more of this node's actor than the node has stored, somebody remembers what this store has
-    /// forgotten: the epoch is given up. Must be called before every merge into a stored object.
-    pub fn note_merge(&mut self, node: u64, local: &mut Local, before: &Object, incoming: &VersionVector) {
+    /// forgotten: the epoch is given up. If it shows an epoch that this store has not drawn, `life` is in doubt. Must be called
+    /// before every merge into a stored object.
+    pub fn note_merge(
+        &mut self,
+        node: u64,
+        local: &mut Local,
+        before: &Object,
+        incoming: &VersionVector,
+        life: &mut Life,
+    ) {
         if self.rule == EpochRule::NeverFresh {
             return;
         }
-        self.raise_above(node, incoming);
+        self.note_shown(node, incoming, life);
         if let Some(epoch) = local.own_epoch {
             let actor = Actor { node, epoch };
             if incoming.counter(&actor) > before.clock().counter(&actor) {
@@ -173,10 +189,17 @@ impl Epochs {
         self.invalidate_all();
     }
 
-    /// A fresh epoch, above all that any of the clocks shows.
+    /// An epoch of this node that this store has not drawn was drawn by another life. That may go on drawing next to it: going
+    /// on above it is not enough.
+    fn note_shown(&mut self, node: u64, clock: &VersionVector, life: &mut Life) {
+        if clock.epochs_of(node).any(|epoch| self.next <= epoch && epoch < RAISE_LIMIT) {
+            life.doubt();
+        }
+        self.raise_above(node, clock);
+    }
+
+    /// A fresh epoch, which neither of the clocks shows.
     fn draw(&mut self, node: u64, object: &VersionVector, context: &VersionVector) -> u64 {
-        self.raise_above(node, object);
-        self.raise_above(node, context);
         // Only for epochs that were too high to raise above; each clock holds each of them once, so this ends.
         while shows(object, node, self.next) || shows(context, node, self.next) {
             self.next += 1;
@@ -281,7 +304,7 @@ mod tests {
         }
 
         fn merge(&mut self, other: Object) {
-            self.epochs.note_merge(NODE, &mut self.local, &self.object, other.clock());
+            self.epochs.note_merge(NODE, &mut self.local, &self.object, other.clock(), &mut self.life.0);
             self.object.merge(other);
         }
     }
@@ -353,20 +376,43 @@ mod tests {
     }
 
     #[test]
-    fn a_fresh_epoch_lies_above_all_that_is_shown_of_the_node() {
-        assert_eq!(Held::default().put(&clock(40, 3)), (41, 1));
-        let mut held = Held::default();
-        held.object.delete(&clock(40, 3).into());
-        assert_eq!(held.put(&VersionVector::new()), (41, 1));
-        let mut other_key = Held { epochs: held.epochs, ..Held::default() };
-        assert_eq!(other_key.put(&clock(3, 1)), (42, 1));
+    fn a_life_that_is_shown_an_epoch_of_another_draws_from_its_own_share() {
+        let shown_by_object = {
+            let mut held = Held::default();
+            held.merge(deleted(&clock(40, 3)));
+            held
+        };
+        let [mut by_context, mut by_object] = [Held::default(), shown_by_object];
+        let first = RAISE_LIMIT;
+        assert_eq!((by_context.put(&clock(40, 3)), by_object.put(&VersionVector::new())), ((first, 1), (first, 1)));
+        let mut other_key = Held { epochs: by_object.epochs, life: by_object.life, ..Held::default() };
+        assert_eq!(other_key.put(&VersionVector::new()), (first + 1, 1), "whatever the key");
+        // With a number of its own it leaves the other's epochs behind.
+        other_key.epochs.invalidate_after_loss(1);
+        other_key.life.0.confirm();
+        let mut third_key = Held { epochs: other_key.epochs, life: other_key.life, ..Held::default() };
+        assert_eq!(third_key.put(&clock(40, 3)), (DRAWS_PER_BOOT, 1));
     }
 
     #[test]
-    fn a_merge_at_one_key_raises_the_epochs_of_all() {
-        let mut held = Held::default();
-        held.epochs.note_merge(NODE, &mut held.local, &held.object, &clock(9, 1));
-        assert_eq!(held.put(&VersionVector::new()), (10, 1));
+    fn two_lives_that_show_each_other_their_epochs_draw_no_epoch_twice() {
+        let mut lower = Held { epochs: Epochs { next: 3, ..Epochs::default() }, ..Held::default() };
+        let mut higher = Held { epochs: Epochs { next: 4, ..Epochs::default() }, ..Held::default() };
+        lower.life.0 = Life::unconfirmed(1);
+        lower.life.0.confirm();
+        higher.put(&VersionVector::new());
+        lower.merge(higher.object.clone());
+        let mut drawn = std::collections::BTreeSet::new();
+        for held in [&mut lower, &mut higher] {
+            (held.local, held.object) = (Local::default(), Object::default());
+            assert!(drawn.insert(held.put(&VersionVector::new()).0));
+        }
+    }
+
+    fn deleted(clock: &VersionVector) -> Object {
+        let mut object = Object::default();
+        object.delete(&clock.clone().into());
+        object
     }
 
     #[test]
@@ -412,11 +458,8 @@ mod tests {
         let mut lies = clock(COUNTER_MAX, COUNTER_MAX);
         lies.raise(Actor { node: NODE, epoch: RAISE_LIMIT }, 1);
         lies.raise(Actor { node: NODE, epoch: RAISE_LIMIT - 1 }, 1);
-        held.merge({
-            let mut object = Object::default();
-            object.delete(&lies.into());
-            object
-        });
+        held.merge(deleted(&lies));
+        held.life.0.confirm();
         assert_eq!(held.put(&VersionVector::new()), (RAISE_LIMIT + 1, 1));
         held.epochs.invalidate_after_loss(u64::MAX);
         let (epoch, _) = held.put(&VersionVector::new());

@@ -50,6 +50,7 @@ pub mod bench;
 mod bench_report;
 
 pub mod start;
+mod notices;
 mod on_alert;
 pub mod config;
 pub mod id;

@@ -17,14 +17,14 @@ use serde_json::{Value as Json, json};
 
 use crate::{
     cli::{
-        alerts,
         error::{CliError, Exit},
         given,
         listing::Listing,
+        notices::{stop_text, to_json, to_text},
         on_alert::OnAlert,
         output::{Format, Terminal},
         settings::{Raw, Settings},
-        text::{peer_text, to_word},
+        text::to_word,
     },
     config::{AntiEntropy, Founding, NodeConfig},
     membership::change::{Parameters, Profile},
@@ -182,7 +182,7 @@ pub(crate) async fn run(settings: &Settings, terminal: Terminal) -> Result<Exit,
 fn end_of(notice: &Notice) -> Option<Result<Exit, CliError>> {
     match notice {
         Notice::Event(Event::Stopped(Stop::Left)) => Some(Ok(Exit::Done)),
-        Notice::Event(Event::Stopped(stop @ Stop::Removed)) => {
+        Notice::Event(Event::Stopped(stop @ (Stop::Removed | Stop::Twin))) => {
             Some(Err(CliError::Node { detail: stop_text(*stop).to_owned() }))
         }
         Notice::Event(_) | Notice::Ready { .. } | Notice::Listening(_) | Notice::Warning(_) | Notice::Fatal(_) => None,
@@ -411,81 +411,6 @@ fn with_peer(address: &Multiaddr, peer: PeerId) -> Multiaddr {
     match address.iter().last() {
         Some(Protocol::P2p(_)) => address.clone(),
         _ => address.clone().with(Protocol::P2p(peer)),
-    }
-}
-
-fn to_json(notice: &Notice) -> Json {
-    match notice {
-        Notice::Ready { .. } => json!({ "event": "ready" }),
-        Notice::Listening(address) => json!({ "event": "listening", "address": address.to_string() }),
-        Notice::Warning(detail) => json!({ "event": "warning", "detail": detail }),
-        Notice::Fatal(detail) => json!({ "event": "fatal", "detail": detail }),
-        Notice::Event(event) => match event {
-            Event::Ready => json!({ "event": "ready" }),
-            Event::Founded(Parameters { partitions, replicas }) => {
-                json!({ "event": "founded", "partitions": partitions.get(), "replicas": replicas })
-            }
-            Event::MemberJoined(node) => json!({ "event": "member_joined", "peer_id": peer_text(node) }),
-            Event::MemberGone(node) => json!({ "event": "member_gone", "peer_id": peer_text(node) }),
-            Event::Stopped(stop) => json!({ "event": "stopped", "reason": stop_word(*stop) }),
-            Event::HistoryRefused { from, reason } => {
-                json!({ "event": "history_refused", "peer_id": peer_text(from), "detail": reason })
-            }
-            Event::StoreIsOld { seen } => json!({ "event": "store_is_old", "seen": seen }),
-            Event::StoreFailed { detail } => json!({ "event": "store_failed", "detail": detail }),
-            Event::AlertRaised(alert) => with_event("alert", alerts::to_json(alert)),
-            Event::AlertCleared(alert) => with_event("alert_cleared", alerts::to_json(alert)),
-        },
-    }
-}
-
-fn with_event(name: &str, mut json: Json) -> Json {
-    json["event"] = name.into();
-    json
-}
-
-fn to_text(notice: &Notice) -> String {
-    match notice {
-        Notice::Ready { .. } => "it serves".to_owned(),
-        Notice::Listening(address) => format!("listens   {address}"),
-        Notice::Warning(detail) => format!("WARNING   {detail}"),
-        Notice::Fatal(detail) => format!("ERROR     {detail}"),
-        Notice::Event(event) => match event {
-            Event::Ready => "it serves".to_owned(),
-            Event::Founded(Parameters { partitions, replicas }) => {
-                format!("founded   a cluster of {partitions} partitions, {replicas} replicas of a key")
-            }
-            Event::MemberJoined(node) => format!("joined    {}", peer_text(node)),
-            Event::MemberGone(node) => format!("gone      {}", peer_text(node)),
-            Event::Stopped(stop) => format!("stopped   {}", stop_text(*stop)),
-            Event::HistoryRefused { from, reason } => {
-                format!("WARNING   what {} says of the cluster is refused: {reason}", peer_text(from))
-            }
-            Event::StoreIsOld { seen } => format!(
-                "WARNING   others have seen start number {seen} of this node, which its store does not know: the store \
-                 was restored or cloned; it begins new epochs"
-            ),
-            Event::StoreFailed { detail } => format!("ERROR     the store failed: {detail}"),
-            Event::AlertRaised(alert) => format!("ALERT     {}", alert.detail),
-            Event::AlertCleared(alert) => format!("over      {}", alert.detail),
-        },
-    }
-}
-
-fn stop_word(stop: Stop) -> &'static str {
-    match stop {
-        Stop::Left => "left",
-        Stop::Removed => "removed",
-    }
-}
-
-fn stop_text(stop: Stop) -> &'static str {
-    match stop {
-        Stop::Left => "it has handed over all that it held, and has left the cluster",
-        Stop::Removed => {
-            "this node was removed from the cluster for ever: its identity is not taken back; to use this machine again, \
-             start it with an empty --data-dir"
-        }
     }
 }
 

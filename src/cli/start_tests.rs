@@ -1,7 +1,7 @@
 //! Tests of what `start` says and is told.
 
 use super::*;
-use crate::cli::{samples::node, settings::Sources};
+use crate::cli::{samples::node, settings::Sources, text::peer_text};
 
 fn settings(flags: &[(&'static str, &str)]) -> Settings {
     let flag = |&(key, value): &(&'static str, &str)| (key, "--flag", Raw::One(value.to_owned()));

@@ -264,10 +264,8 @@ impl Change {
             // Decoding has checked the rest; who made these in memory has made them of checked parts.
             ChangeKind::Leaving | ChangeKind::Left | ChangeKind::Filled(_) | ChangeKind::Retired(_) => {}
         }
-        let key = VerifyingKey::from_bytes(&self.author.0).map_err(|_| ChangeError::BadSignature)?;
-        let signature = ed25519_dalek::Signature::from_bytes(&self.signature.0);
-        // Strict: a weak key would let one signature fit several changes.
-        key.verify_strict(&self.to_signed_bytes(), &signature).map_err(|_| ChangeError::BadSignature)
+        let is_signed = self.signature.is_of(&self.author, &self.to_signed_bytes());
+        if is_signed { Ok(()) } else { Err(ChangeError::BadSignature) }
     }
 
     /// Names this change: a hash of what is signed.
@@ -314,8 +312,17 @@ impl Signer {
         NodeId(self.0.verifying_key().to_bytes())
     }
 
-    fn sign(&self, bytes: &[u8]) -> Signature {
+    pub(crate) fn sign(&self, bytes: &[u8]) -> Signature {
         Signature(self.0.sign(bytes).to_bytes())
+    }
+}
+
+impl Signature {
+    /// Whether `author` has made it, under these bytes.
+    pub(crate) fn is_of(&self, author: &NodeId, bytes: &[u8]) -> bool {
+        let signature = ed25519_dalek::Signature::from_bytes(&self.0);
+        // Strict: a weak key would let one signature fit several texts.
+        VerifyingKey::from_bytes(&author.0).is_ok_and(|key| key.verify_strict(bytes, &signature).is_ok())
     }
 }
 

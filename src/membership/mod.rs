@@ -4,6 +4,7 @@
 //! data. Who can be reached is an opinion: never told as truth, never written to the history.
 
 pub mod change;
+pub mod life;
 pub mod summary;
 pub(crate) mod chain;
 pub mod label;

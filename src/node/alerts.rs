@@ -20,7 +20,7 @@ use crate::{
 /// A node that has just started, or was cut off for a moment, is not isolated yet.
 const ISOLATED_AFTER: Duration = Duration::from_secs(10);
 
-/// The alerts of one node. As many as it has members, three times, and two.
+/// The alerts of one node. As many as it has members, three times, and three.
 #[derive(Debug, Default)]
 pub(super) struct Alerts {
     /// What is the matter, and since when; much of it not for long enough to be told.
@@ -74,12 +74,22 @@ impl Node {
         self.note_opinions(now);
         let mut causes = self.members_away();
         if self.is_isolated() {
-            let detail = "none of the members that share data with this node can be reached".to_owned();
+            let detail =
+                "none of the members that share data with this node can be reached where they were last; if they \
+                          run at other addresses now, start this node again with --join and the address of one of them"
+                    .to_owned();
             causes.push((AlertKind::Isolated, ISOLATED_AFTER.min(self.config.dead_after), detail));
         }
         if let Some(failure) = self.records.store_failure() {
             let detail = format!("the store takes no writes: {failure}");
             causes.push((AlertKind::StoreUnwritable, Duration::ZERO, detail));
+        }
+        if self.lives.has_twin() {
+            let detail = "another process runs with this node's identity.key; the younger of the two stops by itself. See \
+                          that nothing starts it again: give the copy a new identity by deleting its identity.key and its \
+                          store"
+                .to_owned();
+            causes.push((AlertKind::Twin, Duration::ZERO, detail));
         }
         for node in self.view.forked.iter().filter(|node| !self.view.removed.contains_key(node)) {
             let detail = format!(

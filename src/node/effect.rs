@@ -2,7 +2,7 @@
 
 use crate::{
     clock::Instant,
-    ident::NodeId,
+    ident::{Name, NodeId},
     membership::change::{Change, Parameters},
     replica::{Query, Work},
     wire::{
@@ -152,6 +152,13 @@ pub enum Event {
         /// The boot number they have seen.
         seen: u64,
     },
+    /// This node is a new member, and another member of its name cannot be reached: it may be what this one was before.
+    Namesake {
+        /// The other.
+        node: NodeId,
+        /// What both are called.
+        name: Name,
+    },
     /// A member is gone: it has left, or was removed.
     MemberGone(NodeId),
     /// The node serves no more. Given once; whoever drives it ends it.
@@ -174,6 +181,8 @@ pub enum Stop {
     Left,
     /// It was removed from the cluster for ever.
     Removed,
+    /// An older process serves with its identity.
+    Twin,
 }
 
 /// What comes of exchanges.

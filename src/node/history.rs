@@ -4,7 +4,7 @@
 //! and only then is the copy the history. One such batch is under way at a time; what arrives meanwhile waits, and what
 //! does not fit into the waiting room is pulled again by the next comparison.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use crate::{
     clock::Now,
@@ -24,9 +24,8 @@ use crate::{
         reconciling::Theirs,
         upkeep::Alarm,
     },
-    replica::{Done, Work, startup::Recovered},
+    replica::{Done, Work},
     store::StoreError,
-    wire::quorum::Reconcile,
 };
 
 /// Most batches that wait while one is being stored.
@@ -35,26 +34,16 @@ const WAITING_BATCHES_MAX: usize = 64;
 /// Most changes in the batches that wait. A change has 30 KiB at most.
 const WAITING_CHANGES_MAX: usize = 4 * CHANGES_PER_MESSAGE_MAX;
 
-/// How many starts a restored store can lie behind. More is a lie: it would use up the boot numbers.
-const BOOTS_BEHIND_MAX: u64 = 1 << 20;
-
 /// What this node remembers for good, or is about to.
 #[derive(Debug)]
 pub(super) struct Records {
     history: History,
-    boot: u64,
-    instance: u64,
-    /// The latest life seen of each peer: its boot number, and the instance that told it.
-    peer_lives: BTreeMap<NodeId, (u64, u64)>,
     /// The history as it will be when the batch under way is stored.
     staged: Option<(History, Batch)>,
     waiting: VecDeque<Batch>,
     to_author: VecDeque<ChangeKind>,
     /// What was ordered, or is this node's last word, and could not be stored.
     to_say_again: Vec<ChangeKind>,
-    /// Members that have told this life which boot they know of.
-    greeted: BTreeSet<NodeId>,
-    is_confirmed: bool,
     /// Some peer has held the same history since this start.
     has_agreed: bool,
     store_failure: Option<String>,
@@ -98,9 +87,8 @@ pub(super) enum Origin {
 }
 
 impl Records {
-    pub(super) fn new(config: &NodeConfig, recovered: Recovered, instance: u64) -> Records {
+    pub(super) fn new(config: &NodeConfig, mut changes: Vec<Change>) -> Records {
         let mut history = History::new(config.cluster.clone());
-        let mut changes = recovered.changes;
         changes.sort_by_key(|change| (change.lamport, change.author, change.sequence));
         for change in changes {
             // A stored change that no longer fits (the cluster was renamed, a row was lost) is left out; peers have it.
@@ -108,15 +96,10 @@ impl Records {
         }
         Records {
             history,
-            boot: recovered.boot,
-            instance,
-            peer_lives: recovered.peer_lives,
             staged: None,
             waiting: VecDeque::new(),
             to_author: VecDeque::new(),
             to_say_again: Vec::new(),
-            greeted: BTreeSet::new(),
-            is_confirmed: false,
             has_agreed: false,
             store_failure: None,
         }
@@ -190,7 +173,6 @@ impl Node {
         }
         self.on_duties_changed(now);
         self.look_at_own_standing(now);
-        self.confirm_life();
         self.become_member(now);
     }
 
@@ -207,6 +189,7 @@ impl Node {
                 self.alarms.set(Alarm::FoundAfterAll, now.instant + window);
             }
             Founding::After(_) => {
+                self.introduce();
                 self.author(now, ChangeKind::Founded(self.config.parameters));
             }
             Founding::Never => {}
@@ -261,7 +244,7 @@ impl Node {
     }
 
     /// Authors what a member must have said: that it joined, and what is new about it since.
-    fn become_member(&mut self, now: Now) {
+    pub(super) fn become_member(&mut self, now: Now) {
         if self.records.history.is_empty() || self.has_word_under_way() {
             return;
         }
@@ -273,7 +256,11 @@ impl Node {
             None if !self.may_speak() => {}
             // What is new of it waits for others. It serves all the same: it may be the only one that is up.
             Some(_) if !self.may_speak() => self.note_ready(),
-            None => self.author(now, ChangeKind::Joined(profile)),
+            None => {
+                self.introduce();
+                self.expect_namesakes(now);
+                self.author(now, ChangeKind::Joined(profile));
+            }
             Some(member) if member.profile != profile => self.author(now, ChangeKind::Updated(profile)),
             Some(_) => self.note_ready(),
         }
@@ -286,9 +273,10 @@ impl Node {
     }
 
     /// Whether this node knows all that it has ever said itself: what was said by a life that it has forgotten must not be said
-    /// again in other words under the same number.
+    /// again in other words under the same number. A life of which another was heard lately waits until it is known which is to
+    /// speak.
     pub(super) fn may_speak(&self) -> bool {
-        self.records.has_agreed || self.view.members.keys().all(|node| *node == self.me)
+        !self.lives.is_contested() && (self.records.has_agreed || self.view.members.keys().all(|node| *node == self.me))
     }
 
     fn note_ready(&mut self) {
@@ -423,71 +411,6 @@ impl Node {
             self.on_known_elsewhere();
             self.on_farewell(now, &peer);
             self.become_member(now);
-        }
-    }
-
-    /// The store has not taken up a boot number of this node: the next greeting that tells of it counts as the first.
-    pub(super) fn on_boot_not_raised(&mut self, before: u64) {
-        self.records.boot = before;
-    }
-
-    /// The store has not kept the boot number of a peer: the next greeting tells it again.
-    pub(super) fn on_peer_life_not_saved(&mut self, peer: &NodeId) {
-        self.records.peer_lives.remove(peer);
-    }
-
-    /// A greeting with all that a comparison may tell.
-    pub(super) fn reconcile_message(&self, peer: NodeId, changes: Vec<Change>) -> Reconcile {
-        Reconcile {
-            boot: self.records.boot,
-            instance: self.records.instance,
-            your_life: self.records.peer_lives.get(&peer).copied().unwrap_or_default(),
-            is_in_doubt: self.doubt.is_any(),
-            history: self.records.history.digest(),
-            summary: Some(self.records.history.summary()),
-            changes,
-        }
-    }
-
-    /// Takes note of the boot numbers that a member tells. Those of strangers mean nothing.
-    pub(super) fn on_greeting(&mut self, now: Now, from: NodeId, greeting: &Reconcile) {
-        if !self.view.members.contains_key(&from) {
-            return;
-        }
-        if greeting.is_in_doubt {
-            self.doubters.insert(from);
-        } else {
-            self.doubters.remove(&from);
-        }
-        let known = self.records.peer_lives.get(&from).copied().unwrap_or_default();
-        // Of two lives with one boot number the first is kept, so that the second is told of it.
-        if greeting.boot > known.0 {
-            let life = (greeting.boot, greeting.instance);
-            self.records.peer_lives.insert(from, life);
-            self.store(TicketUse::PeerLife(from), Work::SavePeerLife { node: from, life });
-        }
-        self.records.greeted.insert(from);
-        let (seen, instance) = greeting.your_life;
-        let is_later = seen > self.records.boot || (seen == self.records.boot && instance != self.records.instance);
-        if is_later && seen <= self.records.boot + BOOTS_BEHIND_MAX {
-            self.tell(Event::StoreIsOld { seen });
-            let before = std::mem::replace(&mut self.records.boot, seen + 1);
-            self.store(TicketUse::Boot { before }, Work::RaiseBoot { seen });
-            self.on_store_old(now);
-        }
-        self.confirm_life();
-    }
-
-    /// A store that was restored from a copy remembers less than its peers do of it. Once half of the others have told what
-    /// they know, and it was told of nothing later, what it remembers of its own epochs is good. A store that never was
-    /// started before has nothing to forget.
-    fn confirm_life(&mut self) {
-        let other_count = self.view.members.keys().filter(|node| **node != self.me).count();
-        let is_new = self.records.boot == 1;
-        let has_heard = 2 * self.records.greeted.len() >= other_count.max(1);
-        if !self.records.is_confirmed && (is_new || has_heard) {
-            self.records.is_confirmed = true;
-            self.store(TicketUse::Unwatched, Work::ConfirmLife);
         }
     }
 }

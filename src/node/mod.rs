@@ -8,6 +8,7 @@ pub mod effect;
 pub mod counters;
 mod ticket;
 mod history;
+mod lives;
 mod reconciling;
 mod operations;
 mod questions;
@@ -35,6 +36,8 @@ mod upkeep;
 mod tests;
 #[cfg(test)]
 mod operation_tests;
+#[cfg(test)]
+mod life_tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -65,6 +68,7 @@ use crate::{
         effect::{Caller, ClientId, Effect, Event, ExchangeNews, InboundId, News, OutboundId, Stop, Ticket},
         filling::Handing,
         history::Records,
+        lives::Lives,
         marking::Marks,
         operations::{Asker, OpNumber, Operations},
         penalties::Penalties,
@@ -101,6 +105,7 @@ pub struct Node {
     rng: ChaCha8Rng,
     context_key: ContextKey,
     records: Records,
+    lives: Lives,
     view: View,
     liveness: Liveness,
     schedule: HintSchedule,
@@ -166,7 +171,8 @@ enum Purpose {
 impl Node {
     /// A node that has just started on a store which told it `recovered`.
     ///
-    /// `seed` feeds its generator; `instance` names this process and must differ between processes.
+    /// `seed` feeds its generator; `instance` names this process: no other has it, and one that was started later has a higher
+    /// one.
     pub fn new(
         config: NodeConfig,
         signer: Signer,
@@ -178,7 +184,8 @@ impl Node {
         let me = signer.node_id();
         let schedule = HintSchedule::new(recovered.hint_targets.iter().copied(), config.rules.handoff);
         let doubt = Doubt::new(&recovered.in_doubt);
-        let records = Records::new(&config, recovered, instance);
+        let lives = Lives::new((recovered.boot, instance), recovered.peer_lives);
+        let records = Records::new(&config, recovered.changes);
         let view = View::fold_by(records.history(), config.rules.placement);
         let co_owners = view.co_owners(&me);
         let mut node = Node {
@@ -187,6 +194,7 @@ impl Node {
             signer,
             rng: ChaCha8Rng::from_seed(seed),
             records,
+            lives,
             view,
             liveness: Liveness::new(),
             schedule,

@@ -80,9 +80,13 @@ impl Node {
 
     /// Tells everybody who is connected that this node's history has grown, if nothing else does.
     pub(super) fn reconcile_after_growth(&mut self, now: Now) {
-        if !self.config.history_ways.compares_on_growth() {
-            return;
+        if self.config.history_ways.compares_on_growth() {
+            self.reconcile_with_all(now);
         }
+    }
+
+    /// Compares histories with everybody who is connected; where that is under way, once more after it.
+    pub(super) fn reconcile_with_all(&mut self, now: Now) {
         for peer in self.identified.clone() {
             if self.reconciling.under_way.contains_key(&peer) {
                 self.reconciling.again.insert(peer);
@@ -194,7 +198,7 @@ impl Node {
             Origin::Here | Origin::Announced => {}
             Origin::Request { from, inbound, theirs } => {
                 let lacking = theirs.summary.as_ref().map(|summary| self.changes_since(summary)).unwrap_or_default();
-                let answer = self.reconcile_message(from, lacking);
+                let answer = self.reconcile_message(now, from, lacking);
                 // Whoever knows that both have the same needs to know no more.
                 let is_same = theirs.history == answer.history;
                 let summary = answer.summary.filter(|_| !is_same);
@@ -231,7 +235,7 @@ impl Node {
 
     fn send_reconcile(&mut self, now: Now, peer: NodeId, told: Told, changes: Vec<Change>) {
         self.reconciling.under_way.insert(peer, told);
-        let message = self.reconcile_message(peer, changes);
+        let message = self.reconcile_message(now, peer, changes);
         let message = match told {
             Told::Summary => message,
             Told::Digest => Reconcile { summary: None, ..message },

@@ -24,10 +24,30 @@ use crate::{
     },
 };
 
+/// For how many comparisons at random a new member waits for others to be reached, before it takes them for away.
+const NAMESAKE_ROUNDS: u32 = 5;
+
 impl Node {
     /// Whether it is about to leave.
     pub(super) fn is_leaving(&self) -> bool {
         self.view.members.get(&self.me).is_some_and(|member| member.standing == Standing::Leaving)
+    }
+
+    /// A node that nobody knows may be a known one that has lost its data directory. Whether the one of its name can be reached
+    /// shows after a while.
+    pub(super) fn expect_namesakes(&mut self, now: Now) {
+        if self.records.history().known_of(&self.me) == 0 {
+            self.alarms.set(Alarm::Namesakes, now.instant + self.config.reconcile_interval * NAMESAKE_ROUNDS);
+        }
+    }
+
+    pub(super) fn look_for_namesakes(&mut self, now: Now) {
+        let name = &self.config.profile.name;
+        let others =
+            self.view.members.iter().filter(|(node, member)| **node != self.me && member.profile.name == *name);
+        let away = others.map(|(node, _)| *node).filter(|node| !self.is_reachable(now, node));
+        let events: Vec<Event> = away.map(|node| Event::Namesake { node, name: name.clone() }).collect();
+        events.into_iter().for_each(|event| self.tell(event));
     }
 
     /// The view has changed, or what it holds: it may be at an end.
@@ -95,6 +115,12 @@ impl Node {
 
     /// Carries out what an administrator wants, or says why not.
     pub(super) fn change_membership(&mut self, now: Now, order: MembershipOrder) -> Result<(), Failure> {
+        if self.lives.is_contested() {
+            return refuse(
+                "another process was heard of with this node's identity, or its store was restored: it changes nothing for \
+                 some seconds; try again soon, or ask another",
+            );
+        }
         if !self.may_speak() {
             return refuse("this node has not compared histories with any other since its start; try again soon");
         }

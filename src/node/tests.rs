@@ -143,7 +143,9 @@ fn another_life_with_the_same_boot_number_is_noticed_and_the_same_one_is_not() {
         let greeting = Reconcile {
             boot: 1,
             instance: 1,
+            word: None,
             your_life: life,
+            your_word: None,
             is_in_doubt: false,
             history: Digest([0; 32]),
             summary: Some(Summary::default()),
@@ -170,7 +172,9 @@ fn only_a_member_is_believed_that_this_store_is_old() {
     let greeting = Reconcile {
         boot: 1,
         instance: 1,
+        word: None,
         your_life: (9, 1),
+        your_word: None,
         is_in_doubt: false,
         history: Digest([0; 32]),
         summary: Some(Summary::default()),
@@ -193,7 +197,9 @@ fn a_later_start_that_could_not_be_stored_is_taken_up_when_it_is_told_again() {
     let greeting = Reconcile {
         boot: 1,
         instance: 1,
+        word: None,
         your_life: (9, 1),
+        your_word: None,
         is_in_doubt: false,
         history: Digest([0; 32]),
         summary: Some(Summary::default()),
@@ -279,8 +285,17 @@ fn reconciled(changes: Vec<Change>) -> Response {
         history.insert(change.clone()).unwrap();
     }
     let (summary, history) = (Some(history.summary()), history.digest());
-    let (boot, instance, your_life) = (1, 1, (0, 0));
-    Response::Reconciled(Reconcile { boot, instance, your_life, is_in_doubt: false, history, summary, changes })
+    Response::Reconciled(Reconcile {
+        boot: 1,
+        instance: 1,
+        word: None,
+        your_life: (0, 0),
+        your_word: None,
+        is_in_doubt: false,
+        history,
+        summary,
+        changes,
+    })
 }
 
 #[test]
@@ -362,8 +377,10 @@ fn a_message_is_read_no_further_than_its_first_lie() {
     forged.lamport += 1;
     let greeting = Reconcile {
         boot: 1,
-        your_life: (0, 0),
         instance: 1,
+        word: None,
+        your_life: (0, 0),
+        your_word: None,
         is_in_doubt: false,
         history: Digest([0; 32]),
         summary: Some(Summary::default()),

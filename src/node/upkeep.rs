@@ -56,12 +56,16 @@ pub(super) enum Alarm {
     Reconcile,
     /// Look whether anybody has fallen silent.
     Watch,
+    /// A new member has had the time to reach the others.
+    Namesakes,
     /// Looked around long enough.
     Found,
     /// Waited long enough for another to found.
     FoundAfterAll,
     /// Try again to store what this node had to say of itself.
     SayAgain,
+    /// Nobody has told of another life of this node for long enough.
+    Alone,
     /// Dial a member again.
     DialMember(NodeId),
     /// Dial an address given at start again.
@@ -119,9 +123,11 @@ impl Node {
                 }
             }
             Alarm::Watch => self.watch(now),
+            Alarm::Namesakes => self.look_for_namesakes(now),
             Alarm::Found => self.on_found_alarm(now, false),
             Alarm::FoundAfterAll => self.on_found_alarm(now, true),
             Alarm::SayAgain => self.on_say_again(now),
+            Alarm::Alone => self.on_alone(now),
             Alarm::DialMember(node) => self.dial_member(now, node),
             Alarm::DialSeed(seed) => self.dial_seed(now, seed),
         }

@@ -144,7 +144,7 @@ pub enum Work {
     /// Enough members know of no later life of this node: what its store remembers of epochs is good.
     ConfirmLife,
     /// Others have seen a later start of this node than its store knows: the store was restored or cloned. Forgets all
-    /// epochs and takes up the count from there.
+    /// epochs, takes up the count from there, and trusts nothing of it until the life is confirmed anew.
     RaiseBoot {
         /// The highest boot number others have seen.
         seen: u64,
@@ -408,6 +408,7 @@ pub fn apply(txn: &mut impl WriteTxn, work: Work, replica: &mut Replica, now: Wa
             Ok(Done::Saved)
         }
         Work::RaiseBoot { seen } => {
+            replica.life.doubt();
             startup::raise_boot(txn, seen)?;
             Ok(Done::Saved)
         }

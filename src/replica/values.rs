@@ -237,7 +237,7 @@ fn merge_at(
     let mut epochs = startup::load_epochs(txn)?;
     let before = epochs;
     epochs.rule = replica.rules.epochs;
-    epochs.note_merge(replica.actor_node, &mut local, &object, incoming.clock());
+    epochs.note_merge(replica.actor_node, &mut local, &object, incoming.clock(), &mut replica.life);
     startup::save_epochs_if_changed(txn, &before, &epochs)?;
     let mut changed = object.merge(incoming);
     if replica.rules.merges == MergeRule::LastWriteWins {

@@ -287,6 +287,7 @@ fn log(event: &Event) {
         | Event::Stopped(_)
         | Event::HistoryRefused { .. }
         | Event::StoreIsOld { .. }
+        | Event::Namesake { .. }
         | Event::StoreFailed { .. } => {}
     }
 }

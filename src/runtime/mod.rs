@@ -28,6 +28,7 @@ use libp2p::{Multiaddr, PeerId, identity::Keypair, pnet::PreSharedKey};
 use thiserror::Error;
 
 use crate::{
+    clock::Now,
     config::NodeConfig,
     ident::{ClusterId, Name, NodeId},
     membership::change::Change,
@@ -57,6 +58,9 @@ const MAP_SIZE_BYTES: u64 = 1 << 30;
 
 /// How long a start waits for its listeners to tell their addresses.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How much of an instance is chance. What is left is enough for milliseconds until the year 2527.
+const INSTANCE_RANDOM_BITS: u32 = 20;
 
 /// Name of the file in the data directory with the node's identity.
 pub const IDENTITY_KEY_FILE: &str = "identity.key";
@@ -213,21 +217,36 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         Storage::start(store, settings.durability, actor_node, settings.node.item_key(), settings.node.hint_limits)?;
 
     let mut translator = Translator::new(&keypair, &network_config(&settings), settings.join.clone())?;
-    translator.listen(&settings.listen, &last_ports(&recovered, &keypair)).await?;
+    let taken = translator.listen(&settings.listen, &last_ports(&recovered, &keypair)).await?;
 
     let clock = Clock::new();
     let mut config = settings.node;
     config.profile.addresses = translator.profile_addresses();
     config.seed_count = settings.join.len();
     config.admins.insert(administrator.node_id());
-    let node = Node::new(config, signer, recovered, rand::random(), rand::random(), clock.now());
+    let now = clock.now();
+    let node = Node::new(config, signer, recovered, instance_at(now), rand::random(), now);
 
     let (orders, order_queue) = channel::bounded(CHANNEL_COUNT_MAX);
     let (notify, notices) = channel::bounded(CHANNEL_COUNT_MAX);
+    for address in taken {
+        let warning = format!(
+            "{address}, where the other members look for this node, is taken by another process: it listens elsewhere, and \
+             is found once it has reached one of them itself. Give it a port of its own with --listen"
+        );
+        // There is room for it: nobody has told anything yet.
+        let _ = notify.try_send(Notice::Warning(warning));
+    }
     let peer_id = keypair.public().to_peer_id();
     let event_loop = EventLoop::new(node, translator, storage, clock, order_queue, notify);
     let task = task::spawn(event_loop.run());
     Ok(Running { peer_id, handle: Handle::new(orders.clone()), notices, orders, task })
+}
+
+/// Names this process: by when it was started, so that of two with one identity the younger has the higher number, and by
+/// chance, should they start in the same millisecond.
+fn instance_at(now: Now) -> u64 {
+    now.wall.0 << INSTANCE_RANDOM_BITS | u64::from(rand::random::<u32>() >> (u32::BITS - INSTANCE_RANDOM_BITS))
 }
 
 fn network_config(settings: &Settings) -> NetworkConfig {

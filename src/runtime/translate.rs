@@ -108,12 +108,18 @@ impl Translator {
     }
 
     /// Listens at `addresses`, those with port 0 at one of `last_ports` if it is free, and waits for the first addresses
-    /// to be known.
-    pub(crate) async fn listen(&mut self, addresses: &[Multiaddr], last_ports: &[u16]) -> Result<(), StartError> {
+    /// to be known. Returns the addresses of the last start that were not to be had.
+    pub(crate) async fn listen(
+        &mut self,
+        addresses: &[Multiaddr],
+        last_ports: &[u16],
+    ) -> Result<Vec<Multiaddr>, StartError> {
+        let mut taken = Vec::new();
         for address in addresses {
             let again = last_ports.iter().filter_map(|port| with_tcp_port(address, *port)).collect::<Vec<_>>();
-            let is_bound = again.into_iter().any(|again| self.swarm.listen_on(again).is_ok());
+            let is_bound = again.iter().any(|again| self.swarm.listen_on(again.clone()).is_ok());
             if !is_bound {
+                taken.extend(again);
                 self.swarm
                     .listen_on(address.clone())
                     .map_err(|error| StartError::Listen { address: address.clone(), detail: causes(&error) })?;
@@ -136,7 +142,7 @@ impl Translator {
                 Err(_) => break,
             }
         }
-        Ok(())
+        Ok(taken)
     }
 
     /// Where this node can be reached, each with its own `/p2p/`.

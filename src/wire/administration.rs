@@ -255,6 +255,8 @@ pub enum AlertKind {
     StoreUnwritable,
     /// A member has signed different changes under one number: two processes have its identity, or its disk was put back.
     Forked(NodeId),
+    /// Another process runs with this node's identity.
+    Twin,
 }
 
 impl AlertKind {
@@ -266,6 +268,7 @@ impl AlertKind {
             AlertKind::HintsOld(_) => "hints_old",
             AlertKind::StoreUnwritable => "store_unwritable",
             AlertKind::Forked(_) => "forked",
+            AlertKind::Twin => "twin",
         }
     }
 
@@ -273,7 +276,7 @@ impl AlertKind {
     pub fn node(&self) -> Option<&NodeId> {
         match self {
             AlertKind::MemberAway(node) | AlertKind::HintsOld(node) | AlertKind::Forked(node) => Some(node),
-            AlertKind::Isolated | AlertKind::StoreUnwritable => None,
+            AlertKind::Isolated | AlertKind::StoreUnwritable | AlertKind::Twin => None,
         }
     }
 }

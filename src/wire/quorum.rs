@@ -11,7 +11,11 @@ use crate::{
     causality::siblings::Object,
     digest::Digest,
     ident::{Key, NodeId},
-    membership::{change::Change, summary::Summary},
+    membership::{
+        change::{Change, Signature},
+        life::Life,
+        summary::Summary,
+    },
     ring::token::Partition,
     wire::client::{ClientRequest, ClientResponse},
 };
@@ -64,11 +68,17 @@ pub enum Request {
 pub struct Reconcile {
     /// The sender's boot number: higher at each of its starts.
     pub boot: u64,
-    /// Drawn at random by the sender's process: two lives with one boot number differ in it.
+    /// The sender's process: of two with one identity the younger has the higher one.
     pub instance: u64,
+    /// The sender's word for its life, until the receiver is known to have it: see [`crate::membership::life`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub word: Option<Signature>,
     /// The latest life of the receiver that the sender has seen: its boot number, and the instance that told it. Zeros for
     /// none.
-    pub your_life: (u64, u64),
+    pub your_life: Life,
+    /// The receiver's own word for that life, while another of its lives has been heard of lately.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub your_word: Option<Signature>,
     /// The sender cannot vouch for all that it should hold.
     pub is_in_doubt: bool,
     /// Names the sender's history: equal digests, equal histories.

@@ -202,7 +202,9 @@ impl Peer {
         Reconcile {
             boot: 1,
             instance: 1,
+            word: None,
             your_life: (0, 0),
+            your_word: None,
             is_in_doubt: false,
             history: self.history.digest(),
             summary: Some(self.history.summary()),

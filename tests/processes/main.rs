@@ -23,3 +23,5 @@ mod shapes;
 mod ring;
 mod membership;
 mod departures;
+mod accidents;
+mod restarts;

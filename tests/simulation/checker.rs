@@ -251,8 +251,8 @@ pub(crate) fn differing_replicas(cluster: &Cluster) -> Option<Violation> {
     let ring = first_ring(cluster)?;
     for key in all_keys(cluster) {
         let row = ring.row(ring.partition_of(&key));
-        let mut objects =
-            cluster.machines.iter().filter(|machine| row.contains(&machine.id)).map(|machine| machine.object(&key));
+        let holders = cluster.machines.iter().filter(|machine| !machine.is_lost && row.contains(&machine.id));
+        let mut objects = holders.map(|machine| machine.object(&key));
         let first = objects.next()?;
         if objects.any(|object| object != first) {
             return Some(Violation::ReplicasDiffer { key });

@@ -151,6 +151,8 @@ pub(crate) struct Cluster {
     happenings: BTreeMap<(u64, u64), Happening>,
     happening_count: u64,
     pub(crate) indices: BTreeMap<NodeId, usize>,
+    /// The computer with a copy of another's disk, by that other.
+    pub(crate) copies: BTreeMap<usize, usize>,
     pub(crate) inbounds: BTreeMap<InboundId, ReturnAddress>,
     pub(crate) inbound_count: u64,
     pub(crate) exchanges: Exchanges,
@@ -203,6 +205,7 @@ impl Cluster {
             happenings: BTreeMap::new(),
             happening_count: 0,
             indices,
+            copies: BTreeMap::new(),
             inbounds: BTreeMap::new(),
             inbound_count: 0,
             exchanges: Exchanges::default(),

@@ -2,6 +2,7 @@
 
 use quorate::{
     clock::Instant,
+    ident::NodeId,
     node::effect::{InboundId, News, SeedIndex},
     wire::quorum::Request,
 };
@@ -59,6 +60,30 @@ impl Cluster {
         }
     }
 
+    /// The computers with the identity of `node`.
+    pub(crate) fn bearers(&self, node: &NodeId) -> impl Iterator<Item = usize> + use<> {
+        let first = self.indices.get(node).copied();
+        first.into_iter().chain(first.and_then(|first| self.copies.get(&first).copied()))
+    }
+
+    /// The computer with the identity of `node` to which something goes that `from` sends: of two that it is connected with,
+    /// either.
+    pub(crate) fn reached(&mut self, from: usize, node: &NodeId) -> Option<usize> {
+        let all: Vec<usize> = self.bearers(node).filter(|index| *index != from).collect();
+        let linked = all.iter().copied().filter(|index| self.network.believed(from, *index).is_some());
+        match (linked.collect::<Vec<_>>().as_slice(), all.as_slice()) {
+            ([one, other], _) | ([], [one, other]) => Some(if self.dice.permille(500) { *one } else { *other }),
+            ([one], _) | ([], [one]) => Some(*one),
+            _ => None,
+        }
+    }
+
+    /// Whether `node` is connected with the other computer that has the identity of `peer`.
+    fn knows_other(&self, node: usize, peer: usize) -> bool {
+        let mut others = self.bearers(&self.machines[peer].id).filter(|other| *other != peer);
+        others.any(|other| self.network.believed(node, other).is_some())
+    }
+
     pub(crate) fn dial(&mut self, from: usize, to: usize, seed: Option<SeedIndex>) {
         let life = self.machines[from].life;
         let delay_ms = self.dice.between(1, 30);
@@ -89,8 +114,12 @@ impl Cluster {
             return;
         }
         let generation = self.network.connect(lives[0], lives[1]);
-        self.input(from, |node, now| node.handle_news(now, News::Connected { node: there, seed }));
-        self.input(to, |node, now| node.handle_news(now, News::Connected { node: here, seed: None }));
+        if seed.is_some() || !self.knows_other(from, to) {
+            self.input(from, |node, now| node.handle_news(now, News::Connected { node: there, seed }));
+        }
+        if !self.knows_other(to, from) {
+            self.input(to, |node, now| node.handle_news(now, News::Connected { node: here, seed: None }));
+        }
         for (node, peer) in [(from, to), (to, from)] {
             let delay_ms = self.dice.between(1, 20);
             self.later(delay_ms, Happening::Identified { node, peer, generation });
@@ -104,7 +133,9 @@ impl Cluster {
         }
         self.break_streams(|asker, answerer| (asker, answerer) == (node, peer) || (answerer, asker) == (node, peer));
         let lost = self.machines[peer].id;
-        self.input(node, |node, now| node.handle_news(now, News::Lost(lost)));
+        if !self.knows_other(node, peer) {
+            self.input(node, |node, now| node.handle_news(now, News::Lost(lost)));
+        }
     }
 
     pub(crate) fn on_request(&mut self, from: ReturnAddress, to: usize, life: u64, due: Instant, request: Request) {

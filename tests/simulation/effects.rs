@@ -77,14 +77,13 @@ impl Cluster {
                 }
             }
             Effect::Dial { node, .. } => {
-                if let Some(peer) = self.indices.get(&node).copied() {
+                if let Some(peer) = self.reached(index, &node) {
                     self.dial(index, peer, None);
                 }
             }
             Effect::Disconnect(node) => {
-                if let Some(peer) = self.indices.get(&node).copied() {
-                    self.disconnect(index, peer);
-                }
+                let peers: Vec<usize> = self.bearers(&node).collect();
+                peers.into_iter().for_each(|peer| self.disconnect(index, peer));
             }
             Effect::DialSeed(seed) => {
                 if let Some(peer) = self.machines[index].seeds.get(seed.0).copied() {
@@ -103,7 +102,7 @@ impl Cluster {
 
     fn send(&mut self, index: usize, node: NodeId, outbound: OutboundId, request: &Request, due: Instant) {
         let life = self.machines[index].life;
-        let peer = self.indices.get(&node).copied();
+        let peer = self.reached(index, &node);
         let link = peer.and_then(|peer| Some((peer, self.network.believed(index, peer)?.0)));
         let Some((peer, peer_life)) = link else {
             let result = Err(SendFailure::NotSent);

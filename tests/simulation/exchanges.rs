@@ -56,7 +56,7 @@ impl Cluster {
         let inbound = match open {
             Some(inbound) => inbound,
             None => {
-                let peer = self.indices.get(&to).copied();
+                let peer = self.reached(index, &to);
                 let link = peer.and_then(|peer| Some((peer, self.network.believed(index, peer)?.0)));
                 let Some((answerer, answerer_life)) = link else {
                     return self.soon(1, ExchangeHappening::Broken { node: index, life, exchange });

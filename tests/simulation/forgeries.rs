@@ -38,8 +38,17 @@ fn tell(cluster: &mut Cluster, liar: usize, node: usize, changes: Vec<Change>) {
         .insert(inbound, ReturnAddress { node: liar, life, outbound: OutboundId(u64::MAX), answerer: node });
     let history = cluster.machines[liar].history();
     let (history, summary) = (quorate::digest::Digest([9; 32]), Some(history.summary()));
-    let (boot, instance, your_life) = (life, life, (0, 0));
-    let told = Reconcile { boot, instance, your_life, is_in_doubt: false, history, summary, changes };
+    let told = Reconcile {
+        boot: life,
+        instance: life,
+        word: None,
+        your_life: (0, 0),
+        your_word: None,
+        is_in_doubt: false,
+        history,
+        summary,
+        changes,
+    };
     let due = Instant(cluster.now_ms + 2_000);
     cluster.input(node, |node, now| node.handle_request(now, id, inbound, due, Request::Reconcile(told)));
 }

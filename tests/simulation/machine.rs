@@ -75,7 +75,10 @@ pub(crate) struct Process {
 impl Machine {
     /// A computer with an empty disk, switched off.
     pub(crate) fn new(signer_seed: [u8; 32], config: NodeConfig, rules: Rules, acknowledge: Acknowledge) -> Machine {
-        let signer = Signer::from_seed(signer_seed);
+        Machine::with_identity(Signer::from_seed(signer_seed), config, rules, acknowledge)
+    }
+
+    fn with_identity(signer: Signer, config: NodeConfig, rules: Rules, acknowledge: Acknowledge) -> Machine {
         Machine {
             id: signer.node_id(),
             config,
@@ -91,6 +94,18 @@ impl Machine {
             signer,
             rules,
             acknowledge,
+        }
+    }
+
+    /// A computer with a copy of this one's disk, switched off.
+    pub(crate) fn copied(&self) -> Machine {
+        let Machine { config, signer, rules, acknowledge, wall_skew_ms, .. } = self;
+        let store = MemoryStore::new();
+        store.restore(&self.store.snapshot());
+        Machine {
+            store,
+            wall_skew_ms: *wall_skew_ms,
+            ..Machine::with_identity(signer.clone(), config.clone(), *rules, *acknowledge)
         }
     }
 
@@ -130,7 +145,8 @@ impl Machine {
         self.life += 1;
         let now = self.now(true_ms);
         let random = u64::from_be_bytes(seed[..8].try_into().expect("eight bytes"));
-        let node = Node::new(self.config.clone(), self.signer.clone(), recovered, self.life, seed, now);
+        let instance = true_ms << 20 | random >> 44;
+        let node = Node::new(self.config.clone(), self.signer.clone(), recovered, instance, seed, now);
         let committer = Committer::new(
             self.id.to_actor_number(),
             self.config.item_key(),

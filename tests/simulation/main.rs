@@ -27,6 +27,7 @@ mod stage;
 mod scenarios;
 mod histories;
 mod forks;
+mod twins;
 mod forgeries;
 mod departures;
 mod outages;

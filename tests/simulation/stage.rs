@@ -71,13 +71,18 @@ impl Cluster {
 
     #[track_caller]
     pub(crate) fn ask(&mut self, node: usize, request: ClientRequest) -> ClientResponse {
-        let number = self.submit(node, request).expect("the node is up");
+        self.try_ask(node, request).expect("the node stays up")
+    }
+
+    /// Nothing if the node is down, or goes down meanwhile.
+    pub(crate) fn try_ask(&mut self, node: usize, request: ClientRequest) -> Option<ClientResponse> {
+        let number = self.submit(node, request)?;
         loop {
             while let Some(outcome) = self.outcomes.pop_front() {
-                if let Outcome::Replied(replied, response) = outcome
-                    && replied == number
-                {
-                    return response;
+                match outcome {
+                    Outcome::Replied(replied, response) if replied == number => return Some(response),
+                    Outcome::Unknown(unknown) if unknown == number => return None,
+                    Outcome::Replied(..) | Outcome::Unknown(_) | Outcome::Woken(_) => {}
                 }
             }
             self.step();
@@ -92,11 +97,22 @@ impl Cluster {
         context: Option<Stored>,
         w: Consistency,
     ) -> Written {
+        let put = self.put_request(key, value, context, w);
+        Written(self.ask(node, put))
+    }
+
+    pub(crate) fn put_request(
+        &mut self,
+        key: &str,
+        value: &str,
+        context: Option<Stored>,
+        w: Consistency,
+    ) -> ClientRequest {
         let mut op = [0; 16];
         op.copy_from_slice(&self.dice.bytes()[..16]);
         let context = context.map(|stored| stored.context);
         let value = Value::new(value.as_bytes()).expect("a value");
-        let put = Put {
+        ClientRequest::Put(Put {
             key: key_of(key),
             value,
             context,
@@ -105,8 +121,7 @@ impl Cluster {
             scope: Scope::Sloppy,
             ttl_ms: None,
             budget_ms: 5_000,
-        };
-        Written(self.ask(node, ClientRequest::Put(put)))
+        })
     }
 
     pub(crate) fn put(&mut self, node: usize, key: &str, value: &str, w: Consistency) -> Written {

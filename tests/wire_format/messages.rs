@@ -11,8 +11,9 @@ use quorate::{
     digest::Digest,
     ident::{Key, Name, NodeId, OpId, Value},
     membership::{
-        change::{Change, ChangeKind, Parameters, Profile, Removal, Replacement, Signer, Statement},
+        change::{Change, ChangeKind, Parameters, Profile, Removal, Replacement, Signature, Signer, Statement},
         history::History,
+        life::{self, Life},
         view::View,
     },
     ring::{
@@ -50,6 +51,16 @@ pub(crate) fn requests() -> Vec<Case> {
         case(
             "request-reconcile-digest",
             Request::Reconcile(Reconcile { summary: None, changes: Vec::new(), ..reconcile() }),
+        ),
+        case(
+            "request-reconcile-words",
+            Request::Reconcile(Reconcile {
+                word: Some(word((3, u64::MAX))),
+                your_word: Some(word((0, 7))),
+                summary: None,
+                changes: Vec::new(),
+                ..reconcile()
+            }),
         ),
     ]
 }
@@ -319,12 +330,18 @@ fn forked() -> History {
     history
 }
 
+fn word(life: Life) -> Signature {
+    life::word(&Signer::from_seed([1; 32]), &Name::new("test").unwrap(), life)
+}
+
 fn reconcile() -> Reconcile {
     let changes = history().iter().take(1).cloned().collect();
     Reconcile {
         boot: 3,
         instance: u64::MAX,
+        word: None,
         your_life: (0, 7),
+        your_word: None,
         is_in_doubt: true,
         history: history().digest(),
         summary: Some(history().summary()),
@@ -471,6 +488,7 @@ fn alerts() -> Vec<Alert> {
         AlertKind::HintsOld(node(2)),
         AlertKind::StoreUnwritable,
         AlertKind::Forked(node(3)),
+        AlertKind::Twin,
     ];
     kinds.map(|kind| Alert { kind, since: WallTime(1_700_000_000_000), detail: "why".to_owned() }).to_vec()
 }
