@@ -56,11 +56,11 @@ fn ask(node: &mut Node, number: u8, greeting: Reconcile) -> (Vec<Effect>, Reconc
     let request = Request::Reconcile(greeting);
     node.handle_request(at(1), signer(number).node_id(), InboundId(1), Instant(2001), request);
     let told = effects(node);
-    let answers = told.iter().filter_map(|effect| match effect {
+    let mut answers = told.iter().filter_map(|effect| match effect {
         Effect::Respond { response: Response::Reconciled(answer), .. } => Some(answer.clone()),
         _ => None,
     });
-    let answer = answers.last().expect("it answers");
+    let answer = answers.next_back().expect("it answers");
     (told, answer)
 }
 

@@ -366,7 +366,7 @@ fn a_store_that_others_know_to_be_old_mints_under_a_fresh_epoch_and_counts_on() 
     assert_ne!(replica.dots("k")[0].actor, replica.dots("k")[1].actor);
     replica.run(Work::ConfirmLife).unwrap();
     replica.stored("new", &nothing(), 3, b"c");
-    let epoch = |name: &str| replica.dots(name).last().unwrap().actor.epoch;
+    let mut epoch = |name: &str| replica.dots(name).last().unwrap().actor.epoch;
     assert!(epoch("new") < epoch("k"), "it counts on once its new number is confirmed, and not before");
     assert_eq!(replica.start(&ME).unwrap().boot, 9);
 }

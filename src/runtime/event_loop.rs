@@ -44,6 +44,7 @@ pub(crate) enum Order {
 }
 
 /// What the loop takes next.
+#[expect(clippy::large_enum_variant, reason = "handed over one at a time, never kept")]
 enum Input {
     Completions(Completions),
     Network(NetworkInput),

@@ -107,15 +107,11 @@ impl Translator {
         })
     }
 
-    /// Listens at `addresses`, those with port 0 at one of `last_ports` if it is free, and waits for the first addresses
+    /// Listens at `at`, those with port 0 at one of `last_ports` if it is free, and waits for the first addresses
     /// to be known. Returns the addresses of the last start that were not to be had.
-    pub(crate) async fn listen(
-        &mut self,
-        addresses: &[Multiaddr],
-        last_ports: &[u16],
-    ) -> Result<Vec<Multiaddr>, StartError> {
+    pub(crate) async fn listen(&mut self, at: &[Multiaddr], last_ports: &[u16]) -> Result<Vec<Multiaddr>, StartError> {
         let mut taken = Vec::new();
-        for address in addresses {
+        for address in at {
             let again = last_ports.iter().filter_map(|port| with_tcp_port(address, *port)).collect::<Vec<_>>();
             let is_bound = again.iter().any(|again| self.swarm.listen_on(again.clone()).is_ok());
             if !is_bound {
@@ -127,14 +123,14 @@ impl Translator {
         }
         let deadline = Instant::now() + LISTEN_TIMEOUT;
         let mut patience = LISTEN_TIMEOUT;
-        while !addresses.is_empty() && Instant::now() < deadline {
+        while !at.is_empty() && Instant::now() < deadline {
             match async_std::future::timeout(patience, self.swarm.select_next_some()).await {
                 Ok(SwarmEvent::NewListenAddr { address, .. }) => {
                     self.listening.push(address);
                     patience = MORE_ADDRESSES;
                 }
                 Ok(SwarmEvent::ListenerClosed { reason: Err(error), .. }) => {
-                    let address = addresses[0].clone();
+                    let address = at[0].clone();
                     return Err(StartError::Listen { address, detail: error.to_string() });
                 }
                 // A peer that knew this node may be back already.
