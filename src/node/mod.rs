@@ -8,6 +8,7 @@ pub mod effect;
 pub mod counters;
 mod ticket;
 mod history;
+mod judging;
 mod reconciling;
 mod operations;
 mod questions;
@@ -35,6 +36,8 @@ mod upkeep;
 mod tests;
 #[cfg(test)]
 mod operation_tests;
+#[cfg(test)]
+mod order_tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -69,6 +72,7 @@ use crate::{
         operations::{Asker, OpNumber, Operations},
         penalties::Penalties,
         reconciling::Reconciling,
+        standing::Orders,
         ticket::TicketUse,
         upkeep::{Alarm, Dialling},
     },
@@ -136,6 +140,7 @@ pub struct Node {
     /// It is about to stop, and why.
     stopping: Option<Stop>,
     has_stopped: bool,
+    orders: Orders,
     /// When a store that failed was last tried.
     probed: Option<Instant>,
     /// When it was last looked whether anybody has fallen silent.
@@ -215,6 +220,7 @@ impl Node {
             ready: false,
             stopping: None,
             has_stopped: false,
+            orders: Orders::default(),
             probed: None,
             watched: now.instant,
             config,

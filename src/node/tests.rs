@@ -258,7 +258,7 @@ fn changes_that_were_lost_on_their_way_are_sent_again() {
 }
 
 /// The comparisons of histories that are sent.
-fn comparisons(told: &[Effect]) -> Vec<OutboundId> {
+pub(super) fn comparisons(told: &[Effect]) -> Vec<OutboundId> {
     let sent = told.iter().filter_map(|effect| match effect {
         Effect::Send { to, request: Request::Reconcile(_), .. } => Some(to.iter().map(|(_, outbound)| *outbound)),
         _ => None,
@@ -273,7 +273,7 @@ fn differs(changes: Vec<Change>) -> Response {
 }
 
 /// What a peer with this history answers to a comparison, when all of it is missing.
-fn reconciled(changes: Vec<Change>) -> Response {
+pub(super) fn reconciled(changes: Vec<Change>) -> Response {
     let mut history = History::new(Name::new("test").unwrap());
     for change in &changes {
         history.insert(change.clone()).unwrap();

@@ -479,12 +479,17 @@ impl ClientRequest {
         }
     }
 
-    /// Whether it may change what is stored.
+    /// Whether it may change what is stored under a key.
     pub fn is_write(&self) -> bool {
         matches!(self, ClientRequest::Put(_) | ClientRequest::Delete(_))
+    }
+
+    /// Whether something may be stored for good by an attempt that nobody knows the outcome of.
+    pub fn may_store(&self) -> bool {
+        self.is_write() || matches!(self, ClientRequest::Administer(Order::Membership(_)))
     }
 }
 
 fn maybe(maybe_stored: bool) -> &'static str {
-    if maybe_stored { "; the value may have been stored" } else { "" }
+    if maybe_stored { "; it may have been stored all the same" } else { "" }
 }
