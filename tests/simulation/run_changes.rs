@@ -123,6 +123,9 @@ impl<'a> Run<'a> {
         let (changes, workload, started) = (&mut self.changes, &mut self.workload, self.started);
         pass(self.cluster, limit_ms, STEP_COUNT_MAX, is_enough, |cluster| {
             while let Some(outcome) = cluster.outcomes.pop_front() {
+                if let (Outcome::Replied(number, response), Some(changes)) = (&outcome, &mut *changes) {
+                    changes.on_reply(cluster, *number, response);
+                }
                 match (&outcome, &mut *changes, &mut *workload) {
                     (Outcome::Woken(CHANGE), Some(changes), _) => changes.strike(cluster),
                     (_, _, Some(workload)) => workload.on_outcome(cluster, outcome),
