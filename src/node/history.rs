@@ -184,13 +184,6 @@ impl Node {
         self.become_member(now);
     }
 
-    /// A membership change was announced.
-    pub(super) fn on_announced(&mut self, now: Now, change: Change) {
-        if self.config.history_ways.announced == Way::On {
-            self.stage(now, Batch { changes: vec![change], origin: Origin::Announced });
-        }
-    }
-
     /// The batch under way is stored, or not.
     pub(super) fn on_changes_saved(&mut self, now: Now, result: Result<Done, StoreError>) {
         let Some((history, batch)) = self.records.staged.take() else { return };

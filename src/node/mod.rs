@@ -394,7 +394,7 @@ impl Node {
             News::Identified(node) => self.on_identified(now, node),
             News::Discovered(seen) => self.on_discovered(seen),
             News::Listening(addresses) => self.on_listening(now, addresses),
-            News::Announced(change) => self.on_announced(now, change),
+            News::Announced { heard, change } => self.on_announced(now, heard, change),
         }
     }
 

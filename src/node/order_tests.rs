@@ -10,7 +10,7 @@ use crate::{
     },
     node::{
         Node,
-        effect::{Caller, ClientId, Effect, News, Ticket},
+        effect::{Caller, ClientId, Effect, Heard, News, Ticket},
         tests::{at, comparisons, effects, members, node, reconciled, signer},
     },
     replica::{Done, Work},
@@ -144,7 +144,8 @@ fn an_order_that_could_not_be_stored_is_unknown_and_comes_to_an_end_in_the_same_
         history.insert(change).unwrap();
     }
     let news = history.next_change(&signer(3), ChangeKind::Leaving);
-    node.handle_news(at(4), News::Announced(news));
+    let heard = Heard { via: signer(3).node_id(), name: news.digest().0 };
+    node.handle_news(at(4), News::Announced { heard, change: news });
     let [(ticket, _)] = saved(&effects(&mut node))[..] else { panic!("it is taken in") };
     node.handle_done(at(5), ticket, Ok(Done::Saved));
     assert_eq!(saved(&effects(&mut node)), [], "nor is anything said instead");

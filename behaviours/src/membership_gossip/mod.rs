@@ -4,7 +4,8 @@
 //! connected. What `M` says is unknown here: it is a value that becomes CBOR.
 //!
 //! Invariant: an announcement is reported at most once per [`MEMORY`], whichever way it came, and only if it is at most
-//! [`Config::message_limit_bytes`] long and decodes to an `M` without a byte left over; nothing else is passed on.
+//! [`Config::message_limit_bytes`] long and decodes to an `M` without a byte left over. It is passed on when its hearer says
+//! so ([`Behaviour::judge`]), and nothing else is: whoever hands on a lie has therefore told it.
 //!
 //! Everything a peer can fill is bounded: topics to ours, messages by the limit, queues and histories by the constants
 //! in `tuning.rs`, what identify tells by [`ADDRESSES_PER_PEER_MAX`] and [`PROTOCOLS_PER_PEER_MAX`] (and by the 4 KiB that
@@ -12,7 +13,7 @@
 //!
 //! It deliberately lacks delivery. Gossip is not kept for peers that come late, and a message may be lost: whoever
 //! announces a history must also let it be pulled. It also lacks judgement: an author is who signed the message, not
-//! somebody entitled to it, and a peer that gossips nonsense is counted, not punished. What gossipsub remembers of a
+//! somebody entitled to it, and a peer that gossips what does not decode is counted, not punished. What gossipsub remembers of a
 //! message for [`MEMORY`] (32 bytes of name) is bounded by time, not by count.
 
 mod tuning;
@@ -46,7 +47,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 use tracing::{debug, trace};
 
-use crate::membership_gossip::tuning::{ENVELOPE_BYTES, SUBSCRIPTIONS_PER_PACKET_MAX, gossip_config};
+use crate::membership_gossip::tuning::{ENVELOPE_BYTES, SUBSCRIPTIONS_PER_PACKET_MAX, gossip_config, name_of};
 
 /// How long an announcement is recognised when it comes again.
 pub const MEMORY: Duration = Duration::from_secs(60);
@@ -73,16 +74,23 @@ pub struct Config {
     pub message_limit_bytes: usize,
 }
 
+/// Bytes of the name of an announcement.
+pub const NAME_BYTES: usize = 32;
+
 /// Default of [`Config::message_limit_bytes`].
 pub const MESSAGE_LIMIT_BYTES: usize = 60 * 1024;
 
 /// News of the membership.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event<M> {
-    /// A peer announced `message`. Not reported to the one who announced it.
+    /// A peer announced `message`. Not reported to the one who announced it. Goes no further before it is judged.
     Announced {
         /// Who signed it; not necessarily connected to us, nor a member.
         from: PeerId,
+        /// Who handed it on to us; authenticated.
+        via: PeerId,
+        /// What it is called: a hash of what it says.
+        name: [u8; NAME_BYTES],
         /// What it says.
         message: M,
     },
@@ -103,6 +111,17 @@ pub enum Event<M> {
     },
 }
 
+/// What becomes of an announcement that was heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is passed on.
+    PassOn,
+    /// It goes no further, and nobody is to blame.
+    Keep,
+    /// It is a lie, and so is the word of whoever handed it on.
+    Reject,
+}
+
 /// What happened since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -113,6 +132,8 @@ pub struct Counters {
     pub unheard: u64,
     /// Announcements reported.
     pub heard: u64,
+    /// Announcements that were judged to be lies; not passed on.
+    pub rejected: u64,
     /// Messages that were too long or no announcement; not reported and not passed on.
     pub malformed: u64,
     /// Peers, counted anew each time, whose queue was so full that messages to them were dropped.
@@ -253,6 +274,19 @@ impl<M: Serialize + DeserializeOwned + Send + 'static> Behaviour<M> {
             Err(error) => Err(AnnounceError::Publish(error)),
         }
     }
+
+    /// Says what becomes of the announcement called `name` that `via` has handed on.
+    ///
+    /// Within a few seconds, and once: gossipsub forgets whole messages, and one that is not judged goes no further.
+    pub fn judge(&mut self, name: &[u8; NAME_BYTES], via: &PeerId, verdict: Verdict) {
+        let acceptance = match verdict {
+            Verdict::PassOn => MessageAcceptance::Accept,
+            Verdict::Keep => MessageAcceptance::Ignore,
+            Verdict::Reject => MessageAcceptance::Reject,
+        };
+        self.counters.rejected += u64::from(verdict == Verdict::Reject);
+        self.inner.gossip.report_message_validation_result(&MessageId::new(name), via, acceptance);
+    }
 }
 
 impl<M> Behaviour<M> {
@@ -308,15 +342,13 @@ impl<M: DeserializeOwned> Behaviour<M> {
     fn on_message(&mut self, via: PeerId, id: &MessageId, message: gossipsub::Message) -> Option<Event<M>> {
         let announcement = if message.data.len() <= self.message_limit_bytes { decode(&message.data) } else { None };
         // Strict validation lets no message without an author through.
-        let news = message.source.zip(announcement);
-        let verdict = if news.is_some() { MessageAcceptance::Accept } else { MessageAcceptance::Reject };
-        self.inner.gossip.report_message_validation_result(id, &via, verdict);
-        match news {
-            Some((from, message)) => {
+        match message.source.zip(announcement) {
+            Some((from, announcement)) => {
                 self.counters.heard += 1;
-                Some(Event::Announced { from, message })
+                Some(Event::Announced { from, via, name: name_of(&message.data), message: announcement })
             }
             None => {
+                self.inner.gossip.report_message_validation_result(id, &via, MessageAcceptance::Reject);
                 self.counters.malformed += 1;
                 debug!(peer = %via, author = ?message.source, bytes = message.data.len(), "malformed announcement");
                 None

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use libp2p::gossipsub::{self, MessageId, ValidationMode};
 
-use crate::membership_gossip::{MEMORY, StartError};
+use crate::membership_gossip::{MEMORY, NAME_BYTES, StartError};
 
 /// Room for what gossipsub wraps around an announcement (author, number, signature, framing) beside its topic, in bytes.
 pub(super) const ENVELOPE_BYTES: usize = 512;
@@ -36,7 +36,7 @@ pub(super) fn gossip_config(prefix: String, packet_limit_bytes: usize) -> Result
         .max_control_messages_sent(CONTROL_NAMES_MAX)
         .validation_mode(ValidationMode::Strict)
         .validate_messages()
-        .message_id_fn(name_of)
+        .message_id_fn(|message: &gossipsub::Message| MessageId::new(&name_of(&message.data)))
         .flood_publish(true)
         .mesh_n(6)
         .mesh_n_low(4)
@@ -54,6 +54,6 @@ pub(super) fn gossip_config(prefix: String, packet_limit_bytes: usize) -> Result
 }
 
 /// An announcement is its content: the same one by two routes, or from two authors, is one.
-fn name_of(message: &gossipsub::Message) -> MessageId {
-    MessageId::new(&blake3::derive_key(NAME_CONTEXT, &message.data))
+pub(super) fn name_of(data: &[u8]) -> [u8; NAME_BYTES] {
+    blake3::derive_key(NAME_CONTEXT, data)
 }
