@@ -129,7 +129,7 @@ fn to_text(status: &Status, report: &ExchangeReport, view: &View, judgment: Judg
     }
     if judgment.unavailable_count > 0 {
         lines.push(format!(
-            "{} cannot be served: too few are up of those who hold them",
+            "{} cannot be read or written by a quorum: too few are up of those who hold them",
             counted(judgment.unavailable_count.into(), "partition")
         ));
     }
@@ -222,8 +222,12 @@ mod tests {
         check(&[Up, Up, Down], "degraded", 10, (16, 0));
         check(&[Up, Down, Down], "unavailable", 11, (0, 16));
         let said = |states: &[Reach]| text(answer(&status(states), &report(), &settled_view(3)));
-        assert!(said(&[Up, Down, Down]).contains("16 partitions cannot be served"), "{}", said(&[Up, Down, Down]));
-        assert!(!said(&[Up, Up, Down]).contains("cannot be served"));
+        assert!(
+            said(&[Up, Down, Down]).contains("16 partitions cannot be read or written"),
+            "{}",
+            said(&[Up, Down, Down])
+        );
+        assert!(!said(&[Up, Up, Down]).contains("by a quorum"));
     }
 
     #[test]
