@@ -136,19 +136,24 @@ fn a_node_that_knows_a_cluster_does_not_found_another() {
     assert!(!founds(&mut node, at(60_000)));
 }
 
+/// What a peer that knows nothing says first, of which life it has seen of the one it greets.
+fn greeting(your_life: (u64, u64)) -> Reconcile {
+    Reconcile {
+        boot: 1,
+        instance: 1,
+        your_life,
+        is_in_doubt: false,
+        history: Digest([0; 32]),
+        summary: Some(Summary::default()),
+        changes: Vec::new(),
+    }
+}
+
 #[test]
 fn another_life_with_the_same_boot_number_is_noticed_and_the_same_one_is_not() {
     let mut node = node(1, 3, members(&[1, 2], 3));
     let told = |node: &mut Node, life: (u64, u64), inbound: u64| {
-        let greeting = Reconcile {
-            boot: 1,
-            instance: 1,
-            your_life: life,
-            is_in_doubt: false,
-            history: Digest([0; 32]),
-            summary: Some(Summary::default()),
-            changes: Vec::new(),
-        };
+        let greeting = greeting(life);
         node.handle_request(
             at(1),
             signer(2).node_id(),
@@ -167,15 +172,7 @@ fn another_life_with_the_same_boot_number_is_noticed_and_the_same_one_is_not() {
 #[test]
 fn only_a_member_is_believed_that_this_store_is_old() {
     let mut node = node(1, 3, members(&[1, 2], 3));
-    let greeting = Reconcile {
-        boot: 1,
-        instance: 1,
-        your_life: (9, 1),
-        is_in_doubt: false,
-        history: Digest([0; 32]),
-        summary: Some(Summary::default()),
-        changes: Vec::new(),
-    };
+    let greeting = greeting((9, 1));
     let absurd = Reconcile { your_life: (u64::MAX, 1), ..greeting.clone() };
     let is_told = |node: &mut Node| effects(node).contains(&Effect::Tell(Event::StoreIsOld { seen: 9 }));
     effects(&mut node);
@@ -190,15 +187,7 @@ fn only_a_member_is_believed_that_this_store_is_old() {
 #[test]
 fn a_later_start_that_could_not_be_stored_is_taken_up_when_it_is_told_again() {
     let mut node = node(1, 3, members(&[1, 2], 3));
-    let greeting = Reconcile {
-        boot: 1,
-        instance: 1,
-        your_life: (9, 1),
-        is_in_doubt: false,
-        history: Digest([0; 32]),
-        summary: Some(Summary::default()),
-        changes: Vec::new(),
-    };
+    let greeting = greeting((9, 1));
     let raises = |told: Vec<Effect>| -> Vec<Ticket> {
         let raised = told.into_iter().filter_map(|effect| match effect {
             Effect::Store { ticket, work: Work::RaiseBoot { seen: 9 }, .. } => Some(ticket),
@@ -360,15 +349,7 @@ fn a_message_is_read_no_further_than_its_first_lie() {
     let [outbound] = comparisons(&effects(&mut node))[..] else { panic!("one comparison") };
     let mut forged = members(&[1, 2], 3).pop().expect("the change of node 2");
     forged.lamport += 1;
-    let greeting = Reconcile {
-        boot: 1,
-        your_life: (0, 0),
-        instance: 1,
-        is_in_doubt: false,
-        history: Digest([0; 32]),
-        summary: Some(Summary::default()),
-        changes: vec![forged; CHANGES_PER_MESSAGE_MAX],
-    };
+    let greeting = Reconcile { changes: vec![forged; CHANGES_PER_MESSAGE_MAX], ..greeting((0, 0)) };
     node.handle_response(at(2), outbound, Ok(Response::Reconciled(greeting)));
     assert_eq!(node.counters().changes_refused, 1);
 }
