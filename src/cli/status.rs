@@ -129,7 +129,7 @@ fn to_text(status: &Status, report: &ExchangeReport, view: &View, judgment: Judg
     }
     if judgment.unavailable_count > 0 {
         lines.push(format!(
-            "{} cannot be read or written by a quorum: too few are up of those who hold them",
+            "in {} reads or writes find no quorum: too few are up of those who must answer",
             counted(judgment.unavailable_count.into(), "partition")
         ));
     }
@@ -223,11 +223,11 @@ mod tests {
         check(&[Up, Down, Down], "unavailable", 11, (0, 16));
         let said = |states: &[Reach]| text(answer(&status(states), &report(), &settled_view(3)));
         assert!(
-            said(&[Up, Down, Down]).contains("16 partitions cannot be read or written"),
+            said(&[Up, Down, Down]).contains("in 16 partitions reads or writes find no quorum"),
             "{}",
             said(&[Up, Down, Down])
         );
-        assert!(!said(&[Up, Up, Down]).contains("by a quorum"));
+        assert!(!said(&[Up, Up, Down]).contains("no quorum"));
     }
 
     #[test]

@@ -92,7 +92,8 @@ fn wait_for_saved(node: &mut Node) -> (Now, Vec<Effect>) {
 
 #[test]
 fn an_order_is_answered_once_its_change_is_stored_and_not_before() {
-    let orders: [(MembershipOrder, fn(&ChangeKind) -> bool); 3] = [
+    type Case = (MembershipOrder, fn(&ChangeKind) -> bool);
+    let orders: [Case; 3] = [
         (MembershipOrder::Leave, |kind| *kind == ChangeKind::Leaving),
         (remove(3), |kind| matches!(kind, ChangeKind::Removed(_))),
         (MembershipOrder::Replace { old: signer(3).node_id(), new: signer(4).node_id(), force: Force::Yes }, |kind| {

@@ -44,6 +44,7 @@ pub(crate) enum Order {
 }
 
 /// What the loop takes next.
+#[expect(clippy::large_enum_variant, reason = "one at a time, taken apart at once")]
 enum Input {
     Completions(Completions),
     Network(NetworkInput),
