@@ -16,7 +16,7 @@ use libp2p::{
 };
 use quorate_behaviours::{
     membership_gossip::{
-        ADDRESSES_PER_PEER_MAX, AnnounceError, Behaviour, Config, Event, MESSAGE_LIMIT_BYTES, StartError,
+        ADDRESSES_PER_PEER_MAX, AnnounceError, Behaviour, Config, Event, MESSAGE_LIMIT_BYTES, StartError, Verdict,
     },
     private_addresses::{self, AddressRefused, Policy},
 };
@@ -82,14 +82,18 @@ async fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>) -> Multiaddr {
 struct Party {
     swarms: Vec<Gossiper>,
     heard: Vec<Vec<(PeerId, News)>>,
+    /// Who handed on what was heard.
+    vias: Vec<Vec<PeerId>>,
+    /// What all of them say of what they hear.
+    judge: fn(&News) -> Verdict,
     identified: Vec<Vec<Event<News>>>,
 }
 
 impl Party {
     fn new(swarms: Vec<Gossiper>) -> Self {
         let heard = vec![Vec::new(); swarms.len()];
-        let identified = vec![Vec::new(); swarms.len()];
-        Self { swarms, heard, identified }
+        let (vias, identified) = (vec![Vec::new(); swarms.len()], vec![Vec::new(); swarms.len()]);
+        Self { swarms, heard, vias, judge: |_| Verdict::PassOn, identified }
     }
 
     fn peer(&self, index: usize) -> PeerId {
@@ -146,7 +150,12 @@ impl Party {
 
     fn record(&mut self, index: usize, event: SwarmEvent<Event<News>>) {
         match event {
-            SwarmEvent::Behaviour(Event::Announced { from, message }) => self.heard[index].push((from, message)),
+            SwarmEvent::Behaviour(Event::Announced { from, via, name, message }) => {
+                let verdict = (self.judge)(&message);
+                self.swarms[index].behaviour_mut().judge(&name, &via, verdict);
+                self.heard[index].push((from, message));
+                self.vias[index].push(via);
+            }
             SwarmEvent::Behaviour(event) => self.identified[index].push(event),
             _ => {}
         }
@@ -180,6 +189,32 @@ fn an_announcement_is_passed_on_with_its_author() {
         party.announce(0, &news(1));
         party.run_until("the far one has heard", |party| !party.heard[2].is_empty()).await;
         assert_eq!(party.heard[2], [(party.peer(0), news(1))]);
+    });
+}
+
+#[test]
+fn what_is_judged_a_lie_or_of_no_use_goes_no_further_and_it_is_known_who_handed_it_on() {
+    run(async {
+        let mut party = Party::new(vec![gossiper(), gossiper(), gossiper()]);
+        party.judge = |news| match news.number {
+            1 => Verdict::Reject,
+            2 => Verdict::Keep,
+            _ => Verdict::PassOn,
+        };
+        party.befriend(0, 1).await;
+        party.befriend(1, 2).await;
+        for number in 1..=3 {
+            party.announce(0, &news(number));
+        }
+        party.run_until("the far one has heard", |party| !party.heard[2].is_empty()).await;
+        // Another on the same way shows that nothing follows.
+        party.announce(0, &news(4));
+        party.run_until("the far one has heard the last", |party| party.heard[2].len() == 2).await;
+        let numbers = |index: usize| party.heard[index].iter().map(|(_, news)| news.number).collect::<Vec<_>>();
+        assert_eq!((numbers(1), numbers(2)), (vec![1, 2, 3, 4], vec![3, 4]));
+        assert_eq!((&party.vias[1], &party.vias[2]), (&vec![party.peer(0); 4], &vec![party.peer(1); 2]));
+        let rejected = |index: usize| party.swarms[index].behaviour().counters().rejected;
+        assert_eq!((rejected(1), rejected(2)), (1, 0));
     });
 }
 

@@ -288,7 +288,7 @@ fn advice(error: &ClientError) -> &'static str {
         }
         ClientError::OtherCluster { .. } => "; name the cluster with --cluster, or another node with --node",
         ClientError::TimedOut { maybe_stored: true } => {
-            "; it is unknown whether the value was stored: read the key, or repeat the write"
+            "; it is unknown whether it was stored: look (read the key, or see `quorate members`), or repeat it"
         }
         ClientError::TimedOut { maybe_stored: false } => "; see `quorate status`; repeating it is safe",
         ClientError::Unexpected { .. } => "",

@@ -224,7 +224,12 @@ async fn plan_of(session: &Session, intent: Intent, view: &View) -> Result<Plan,
     let plan = Plan::new(
         intent,
         view,
-        &Known { is_up: &is_up, key_counts: &key_counts, asked: (status.key_count, status.key_bytes) },
+        &Known {
+            node: session.client.home(),
+            is_up: &is_up,
+            key_counts: &key_counts,
+            asked: (status.key_count, status.key_bytes),
+        },
     );
     plan.ok_or_else(|| CliError::Missing {
         detail: "the node has found no cluster yet, so nobody can leave it".to_owned(),

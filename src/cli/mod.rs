@@ -31,6 +31,7 @@ mod ring_picture;
 mod ring_row;
 pub mod inspect;
 pub mod history;
+mod health;
 pub mod hints;
 pub mod repair;
 pub mod verify;

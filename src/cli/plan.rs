@@ -62,6 +62,8 @@ impl Intent {
 
 /// What a client knows beside the view.
 pub(crate) struct Known<'a> {
+    /// The node that is asked.
+    pub(crate) node: NodeId,
     /// Whether the asked node reaches a member, itself included.
     pub(crate) is_up: &'a dyn Fn(&NodeId) -> bool,
     /// How many keys partitions have, tombstones included, as far as that is known.
@@ -130,6 +132,8 @@ pub(crate) enum Remark {
     LeavesAlready,
     /// It can be reached.
     IsAlive,
+    /// It is the very node that is asked.
+    IsAsked,
     /// Nobody would be left.
     IsLast,
     /// The heir has not joined: it counts as of the zone and the weight of the one it replaces.
@@ -138,6 +142,8 @@ pub(crate) enum Remark {
     HeirMoves(u64),
     /// The heir was removed for ever.
     HeirRemoved,
+    /// The heir is the one whose rows it is to take over.
+    HeirIsGoer,
 }
 
 impl Plan {
@@ -248,10 +254,14 @@ impl Spread {
         self.zones.keys().any(Option::is_some)
     }
 
-    /// Zones with fewer members than their share of so many replicas.
+    /// Zones with fewer members than their share of so many replicas. Of a single zone it says nothing that the number of
+    /// members does not.
     pub(crate) fn small(&self, replica_count: usize) -> impl Iterator<Item = (&Option<Name>, usize)> {
         let share = replica_count / self.zones.len().max(1);
-        self.zones.iter().map(|(zone, count)| (zone, *count)).filter(move |(_, count)| *count < share)
+        self.zones
+            .iter()
+            .map(|(zone, count)| (zone, *count))
+            .filter(move |(_, count)| self.zones.len() > 1 && *count < share)
     }
 }
 
@@ -271,6 +281,9 @@ fn members_after(intent: Intent, members: &[RingMember]) -> Vec<RingMember> {
 
 fn remarks(intent: Intent, view: &View, known: &Known<'_>) -> Vec<Remark> {
     let goer = intent.goer();
+    if intent.heir() == Some(goer) {
+        return vec![Remark::HeirIsGoer];
+    }
     let mut remarks = Vec::new();
     let standing = view.members.get(&goer).map(|member| member.standing);
     match standing {
@@ -283,7 +296,7 @@ fn remarks(intent: Intent, view: &View, known: &Known<'_>) -> Vec<Remark> {
         remarks.push(Remark::IsLast);
     }
     if !matches!(intent, Intent::Leave { .. }) && standing.is_some() && (known.is_up)(&goer) {
-        remarks.push(Remark::IsAlive);
+        remarks.push(if goer == known.node { Remark::IsAsked } else { Remark::IsAlive });
     }
     if let Some(heir) = intent.heir() {
         let held = view.ring.as_ref().map_or(0, |ring| ring.held_by(&heir).count() as u64);

@@ -12,7 +12,8 @@ use crate::{
 fn plan(cluster: &Cluster, intent: Intent, away: &[u8], key_counts: &BTreeMap<Partition, u64>) -> Plan {
     let away: Vec<NodeId> = away.iter().map(|number| cluster.id(*number)).collect();
     let is_up = |node: &NodeId| !away.contains(node);
-    Plan::new(intent, &cluster.view(), &Known { is_up: &is_up, key_counts, asked: (100, 1_000) }).unwrap()
+    Plan::new(intent, &cluster.view(), &Known { node: NodeId([0; 32]), is_up: &is_up, key_counts, asked: (100, 1_000) })
+        .unwrap()
 }
 
 fn of(cluster: &Cluster, intent: Intent, away: &[u8]) -> Plan {
@@ -178,4 +179,16 @@ fn a_stranger_is_no_member() {
     let (cluster, stranger) = (Cluster::settled(3), crate::membership::samples::signer(20).node_id());
     let plan = of(&cluster, Intent::Remove { node: stranger }, &[]);
     assert_eq!((plan.moves.len(), plan.remarks), (0, vec![Remark::NoMember]));
+}
+
+#[test]
+fn who_asks_a_node_to_remove_itself_or_to_take_its_own_place_is_told_that_it_will_be_refused() {
+    let cluster = Cluster::settled(3);
+    let (node, other) = (cluster.id(1), cluster.id(2));
+    let known = Known { node, is_up: &|_| true, key_counts: &BTreeMap::new(), asked: (0, 0) };
+    let remarks = |intent| Plan::new(intent, &cluster.view(), &known).unwrap().remarks;
+    assert_eq!(remarks(Intent::Remove { node }), [Remark::IsAsked]);
+    assert_eq!(remarks(Intent::Remove { node: other }), [Remark::IsAlive]);
+    assert_eq!(remarks(Intent::Leave { node }), []);
+    assert_eq!(remarks(Intent::Replace { old: other, new: other }), [Remark::HeirIsGoer]);
 }

@@ -143,7 +143,7 @@ fn missing_text(plan: &Plan) -> Vec<String> {
 fn warnings(plan: &Plan, view: &View) -> Vec<String> {
     let mut warnings: Vec<String> = plan.remarks.iter().map(|remark| remark_text(*remark, plan)).collect();
     let (members, replicas) = (plan.member_counts.1, plan.replica_count);
-    if members < replicas {
+    if 0 < members && members < replicas {
         let (members, replicas) = (counted(members as u64, "member"), counted(replicas as u64, "replica"));
         warnings.push(format!("{members} will be left for {replicas}: keys have fewer copies than they should"));
     }
@@ -166,6 +166,9 @@ fn remark_text(remark: Remark, plan: &Plan) -> String {
              may",
             plan.intent.word()
         ),
+        Remark::IsAsked => "it is the node that is asked, and this will be refused, --force or not: have it leave, or ask another \
+             with --node"
+            .to_owned(),
         Remark::IsLast => "no other member stays, and this will be refused: nobody would hold the data".to_owned(),
         Remark::HeirUnknown => {
             "the one that is to take over has not joined: nothing happens before it does; it counts here as of the zone \
@@ -176,6 +179,7 @@ fn remark_text(remark: Remark, plan: &Plan) -> String {
             "the one that is to take over is a member already: it gives up its own rows, so its {} are placed anew as well",
             counted(vnodes, "vnode")
         ),
+        Remark::HeirIsGoer => "a member cannot replace itself, and this will be refused".to_owned(),
         Remark::HeirRemoved => "the one that is to take over was removed for ever, and this will be refused".to_owned(),
     }
 }
@@ -183,7 +187,8 @@ fn remark_text(remark: Remark, plan: &Plan) -> String {
 fn zone_warnings(plan: &Plan, view: &View) -> Vec<String> {
     let (before, after) = &plan.zones;
     let mut warnings = Vec::new();
-    if !before.is_in_use() && !after.is_in_use() {
+    // Of nobody nothing is to be balanced.
+    if (!before.is_in_use() && !after.is_in_use()) || plan.member_counts.1 == 0 {
         return warnings;
     }
     let (zones, replicas) = (after.zones.len(), plan.replica_count);
@@ -192,14 +197,16 @@ fn zone_warnings(plan: &Plan, view: &View) -> Vec<String> {
         warnings.push(format!("{goer} is the last of {}: that zone will have no replica", zone_name(lost)));
     }
     let shared = counted(after.shared_count, "partition");
-    if zones < replicas && after.shared_count > 0 {
+    if after.shared_count <= before.shared_count {
+        // It is so already, and no worse afterwards.
+    } else if zones < replicas {
         warnings.push(format!(
-            "there are {} for {}: {shared} will have two replicas or more in one zone ({} now)",
+            "{} will be left for {}: {shared} will have two replicas or more in one zone ({} now)",
             counted(zones as u64, "zone"),
             counted(replicas as u64, "replica"),
             before.shared_count
         ));
-    } else if after.shared_count > 0 {
+    } else {
         warnings.push(format!("{shared} will have two replicas in one zone, though there are {zones} zones"));
     }
     for (zone, members) in after.small(replicas) {

@@ -6,11 +6,11 @@ use crate::{
     digest::Digest,
     ident::{Name, NodeId},
     membership::{
-        change::{Parameters, Profile},
+        change::{ChangeKind, Parameters, Profile, Signer, Statement},
         history::History,
         view::View,
     },
-    ring::{Ring, RingMember, token::PartitionCount},
+    ring::{Ring, RingMember, partition_set::PartitionSet, token::PartitionCount},
     runtime::identity,
     wire::{
         administration::{ExchangeReport, RepairScope, RepairStatus},
@@ -36,6 +36,41 @@ pub(crate) fn view(count: usize) -> View {
     let mut view = View::fold(&History::new(Name::new("quorate").unwrap()));
     view.ring = Some(ring(count).into());
     view
+}
+
+/// The view of a cluster of so many members that hold all they are to hold.
+pub(crate) fn settled_view(count: usize) -> View {
+    View::fold(&settled(count))
+}
+
+/// The same of three, and a fourth that has joined and has filled nothing.
+pub(crate) fn growing_view() -> View {
+    let mut history = settled(3);
+    say(3, joined(3), &mut history);
+    View::fold(&history)
+}
+
+fn settled(count: usize) -> History {
+    let mut history = History::new(Name::new("quorate").unwrap());
+    let partitions = PartitionCount::new(16).unwrap();
+    say(0, ChangeKind::Founded(Parameters { partitions, replicas: 3 }), &mut history);
+    let numbers = 0..u8::try_from(count).unwrap();
+    numbers.clone().for_each(|number| say(number, joined(number), &mut history));
+    let label = View::fold(&history).label;
+    let statement = Statement { label, partitions: PartitionSet::new(partitions, partitions.iter()) };
+    numbers.for_each(|number| say(number, ChangeKind::Filled(statement.clone()), &mut history));
+    say(0, ChangeKind::Retired(statement), &mut history);
+    history
+}
+
+fn say(number: u8, kind: ChangeKind, history: &mut History) {
+    let change = history.next_change(&Signer::from_seed([number + 1; 32]), kind);
+    history.insert(change).unwrap();
+}
+
+fn joined(number: u8) -> ChangeKind {
+    let name = Name::new(&format!("node-{number}")).unwrap();
+    ChangeKind::Joined(Profile { name, zone: None, weight: 1, addresses: Vec::new() })
 }
 
 /// What node 0 says of a cluster whose members are in these states.

@@ -7,31 +7,20 @@ use crate::{
     cli::{
         connect::Session,
         error::{CliError, Exit},
-        filling, members,
+        filling,
+        health::{Health, Judgment},
+        members,
         output::{Answer, Text},
         repair,
         text::{counted, peer_text, seconds_of},
         verify,
     },
-    ident::NodeId,
     membership::view::View,
-    ring::Ring,
     wire::{
         administration::{ExchangeReport, LastExchange, PairStatus},
-        client::{Reach, Status},
+        client::Status,
     },
 };
-
-/// How well the cluster serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Health {
-    /// Every row is complete and up.
-    Healthy,
-    /// Every key can be served, some with fewer replicas than it should have.
-    Degraded,
-    /// Of some row nobody is up, or too few members are up for any quorum.
-    Unavailable,
-}
 
 /// Asks.
 pub(crate) async fn run(session: &Session) -> Result<Answer, CliError> {
@@ -41,36 +30,21 @@ pub(crate) async fn run(session: &Session) -> Result<Answer, CliError> {
 }
 
 fn answer(status: &Status, report: &ExchangeReport, view: &View) -> Answer {
-    let ring = view.ring.as_deref();
-    let health = health_of(status, ring);
-    let exit = match health {
+    let judgment = Judgment::new(status, view);
+    let exit = match judgment.health {
         Health::Healthy => Exit::Done,
         Health::Degraded => Exit::Degraded,
         Health::Unavailable => Exit::Unavailable,
     };
-    let mut json = to_json(status, health);
+    let mut json = to_json(status, judgment);
     json["repair"] = report.repair.as_ref().map_or(Json::Null, |told| without_trace(repair::to_json(told, view)));
     json["verify"] = report.check.as_ref().map_or(Json::Null, verify::to_json);
-    Answer::one(json, Text::Lines(to_text(status, report, ring, health))).ending(exit)
+    Answer::one(json, Text::Lines(to_text(status, report, view, judgment))).ending(exit)
 }
 
-/// Judges every row by who is up in the eyes of the member that was asked. `suspect` is not up.
-pub(crate) fn health_of(status: &Status, ring: Option<&Ring>) -> Health {
-    let (Some(ring), Some(_)) = (ring, status.parameters) else { return Health::Unavailable };
-    let is_up = |node: &NodeId| status.members.iter().any(|member| member.node == *node && member.state == Reach::Up);
-    let rows = || ring.partitions().iter().map(|partition| ring.row(partition));
-    // Fallbacks stand in for the members of a row, whoever they are; only what a row alone holds nobody can stand in for.
-    let up_count = ring.members().iter().filter(|member| is_up(&member.id)).count();
-    if rows().any(|row| up_count < row.len() / 2 + 1 || !row.iter().any(is_up)) {
-        return Health::Unavailable;
-    }
-    let is_whole = |row: &[NodeId]| row.len() >= usize::from(ring.replicas()) && row.iter().all(is_up);
-    if rows().all(is_whole) && status.store_failure.is_none() { Health::Healthy } else { Health::Degraded }
-}
-
-fn to_json(status: &Status, health: Health) -> Json {
+fn to_json(status: &Status, judgment: Judgment) -> Json {
     json!({
-        "state": health.word(),
+        "state": judgment.health.word(),
         "node": { "peer_id": peer_text(&status.node), "name": name_of(status) },
         "cluster": status.cluster.as_str(),
         "members": status.members.iter().map(members::to_json).collect::<Vec<_>>(),
@@ -80,6 +54,8 @@ fn to_json(status: &Status, health: Health) -> Json {
             "held": status.held_partitions,
             "owned": status.owned_partitions,
             "filling": status.filling_partitions,
+            "degraded": judgment.degraded_count,
+            "unavailable": judgment.unavailable_count,
             "unsettled": status.unsettled_partitions,
             "filled": status.filled_partitions,
             "handing_over": filling::handing_over(status),
@@ -128,11 +104,11 @@ fn without_trace(mut repair: Json) -> Json {
     repair
 }
 
-fn to_text(status: &Status, report: &ExchangeReport, ring: Option<&Ring>, health: Health) -> String {
+fn to_text(status: &Status, report: &ExchangeReport, view: &View, judgment: Judgment) -> String {
     let total = status.parameters.map_or(0, |parameters| parameters.partitions.get());
     let replicas = status.parameters.map_or(0, |parameters| parameters.replicas);
     let mut lines = vec![
-        format!("cluster {} is {}", status.cluster, health.word()),
+        format!("cluster {} is {}", status.cluster, judgment.health.word()),
         format!("asked: {} ({})", name_of(status), peer_text(&status.node)),
         format!(
             "holds {} of {total} partitions, heads {}; {}, tombstones included, about {}",
@@ -150,6 +126,12 @@ fn to_text(status: &Status, report: &ExchangeReport, ring: Option<&Ring>, health
     ];
     if status.parameters.is_none() {
         lines.push("it has found no cluster yet; wait, or start it with --join".to_owned());
+    }
+    if judgment.unavailable_count > 0 {
+        lines.push(format!(
+            "in {} reads or writes find no quorum: too few are up of those who must answer",
+            counted(judgment.unavailable_count.into(), "partition")
+        ));
     }
     if replicas as usize > status.members.len() {
         let missing = replicas as usize - status.members.len();
@@ -182,7 +164,7 @@ fn to_text(status: &Status, report: &ExchangeReport, ring: Option<&Ring>, health
         lines.push(format!("{} records were found damaged since it started", status.damaged_count));
     }
     lines.extend(failures(status));
-    lines.push(members::table(status, ring));
+    lines.push(members::table(status, view.ring.as_deref()));
     lines.join("\n")
 }
 
@@ -210,22 +192,12 @@ pub(crate) fn name_of(status: &Status) -> String {
     me.map_or_else(String::new, |member| member.profile.name.to_string())
 }
 
-impl Health {
-    fn word(self) -> &'static str {
-        match self {
-            Health::Healthy => "healthy",
-            Health::Degraded => "degraded",
-            Health::Unavailable => "unavailable",
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        cli::samples::{node, repair, report, status, view},
-        wire::administration::CheckStatus,
+        cli::samples::{node, repair, report, settled_view, status, view},
+        wire::{administration::CheckStatus, client::Reach},
     };
 
     fn text(answer: Answer) -> String {
@@ -235,31 +207,27 @@ mod tests {
         }
     }
 
-    #[track_caller]
-    fn check(states: &[Reach], expected: Health, code: u8) {
-        let (status, view) = (status(states), view(states.len()));
-        assert_eq!(health_of(&status, view.ring.as_deref()), expected);
-        assert_eq!(answer(&status, &report(), &view).exit.code(), code);
-    }
-
     #[test]
-    fn the_cluster_is_as_healthy_as_its_worst_row() {
-        use Reach::{Down, Suspect, Up};
-        check(&[Up, Up, Up], Health::Healthy, 0);
-        check(&[Up, Up, Suspect], Health::Degraded, 10);
-        check(&[Up, Up, Down], Health::Degraded, 10);
-        check(&[Up, Down, Down], Health::Unavailable, 11);
-        check(&[Up, Up, Up, Up, Up], Health::Healthy, 0);
-        // Of five members three are in each row: whoever is up stands in for two that are away, but not for a whole row.
-        check(&[Up, Up, Up, Down, Down], Health::Degraded, 10);
-        check(&[Up, Up, Down, Down, Down], Health::Unavailable, 11);
-    }
-
-    #[test]
-    fn too_few_members_are_degraded_and_no_cluster_is_unavailable() {
-        check(&[Reach::Up], Health::Degraded, 10);
-        check(&[Reach::Up, Reach::Up], Health::Degraded, 10);
-        assert_eq!(health_of(&status(&[Reach::Up]), None), Health::Unavailable);
+    fn how_healthy_the_cluster_is_is_told_by_a_word_a_code_and_numbers() {
+        use Reach::{Down, Up};
+        let check = |states: &[Reach], word: &str, code: u8, counts: (u64, u64)| {
+            let answer = answer(&status(states), &report(), &settled_view(states.len()));
+            assert_eq!(answer.exit.code(), code);
+            let json = answer.into_single_json();
+            assert_eq!(json["state"], word);
+            let count = |name: &str| json["partitions"][name].as_u64().unwrap();
+            assert_eq!((count("degraded"), count("unavailable")), counts);
+        };
+        check(&[Up, Up, Up], "healthy", 0, (0, 0));
+        check(&[Up, Up, Down], "degraded", 10, (16, 0));
+        check(&[Up, Down, Down], "unavailable", 11, (0, 16));
+        let said = |states: &[Reach]| text(answer(&status(states), &report(), &settled_view(3)));
+        assert!(
+            said(&[Up, Down, Down]).contains("in 16 partitions reads or writes find no quorum"),
+            "{}",
+            said(&[Up, Down, Down])
+        );
+        assert!(!said(&[Up, Up, Down]).contains("no quorum"));
     }
 
     #[test]
@@ -289,6 +257,8 @@ mod tests {
             "/partitions/held",
             "/partitions/owned",
             "/partitions/filling",
+            "/partitions/degraded",
+            "/partitions/unavailable",
             "/partitions/filled",
             "/partitions/handing_over",
             "/filling",
@@ -303,6 +273,7 @@ mod tests {
         }
         assert_eq!((&json["state"], &json["members"][1]["state"]), (&json!("degraded"), &json!("down")));
     }
+
     #[test]
     fn how_the_asked_member_and_each_other_stand_is_told() {
         let pair = |number, agreed_ms, last| PairStatus { node: node(number), shared_partitions: 16, agreed_ms, last };

@@ -34,7 +34,7 @@ pub enum ClientError {
         ours: Name,
     },
     /// The deadline passed before there was an answer.
-    #[error("no answer before the deadline{}", if *maybe_stored { "; the write may have been stored" } else { "" })]
+    #[error("no answer before the deadline{}", if *maybe_stored { "; it may have been carried out all the same" } else { "" })]
     TimedOut {
         /// The operation is a write, and a node may have carried it out.
         maybe_stored: bool,

@@ -363,7 +363,7 @@ impl Client {
         request: ClientRequest,
         take: impl FnOnce(ClientResponse) -> Option<T>,
     ) -> Result<T, ClientError> {
-        let maybe_stored = request.is_write();
+        let maybe_stored = request.may_store();
         let operation = Operation::new(route, request, self.deadline, &self.asks, &self.shared);
         let (node, response) = operation.run().await?;
         take(response).ok_or(ClientError::Unexpected { node, expected, maybe_stored })

@@ -5,8 +5,8 @@
 //! retry budget lasts. When half of the time is over and the node asked is still silent, another one is asked beside
 //! it, and the first answer counts. Waiting for a connection costs no retry, for it burdens nobody.
 //!
-//! **Invariant**: if any attempt of a write may have been carried out and none has succeeded, the error says
-//! `maybe_stored`.
+//! **Invariant**: if any attempt of a write, or of an order about members, may have been carried out and none has succeeded,
+//! the error says `maybe_stored`.
 
 use std::time::{Duration, Instant};
 
@@ -152,11 +152,11 @@ impl<'a> Operation<'a> {
     }
 
     fn judge(&mut self, answer: Answer) -> Verdict {
-        let is_write = self.request.is_write();
+        let may_store = self.request.may_store();
         let error = match answer {
             Ok(ClientResponse::Failed(failure)) => match failure {
                 Failure::Unavailable { .. } | Failure::Overloaded { .. } | Failure::StoreFailed { .. } => {
-                    self.is_unknown |= is_write && failure.maybe_stored();
+                    self.is_unknown |= may_store && failure.maybe_stored();
                     ClientError::Failed(failure)
                 }
                 Failure::QuorumNotMet { .. }
@@ -175,8 +175,8 @@ impl<'a> Operation<'a> {
             Err(AskError::Unknown(detail)) => {
                 debug!(detail, "outcome unknown");
                 self.suspect_last();
-                self.is_unknown |= is_write;
-                ClientError::TimedOut { maybe_stored: is_write }
+                self.is_unknown |= may_store;
+                ClientError::TimedOut { maybe_stored: may_store }
             }
         };
         self.shared.want_refresh();
@@ -198,13 +198,13 @@ impl<'a> Operation<'a> {
     }
 
     fn out_of_time(&mut self, is_under_way: bool) -> ClientError {
-        let is_write = self.request.is_write();
-        self.is_unknown |= is_write && is_under_way;
+        let may_store = self.request.may_store();
+        self.is_unknown |= may_store && is_under_way;
         if is_under_way {
             self.suspect_last();
         }
         let error = match self.last.take() {
-            _ if is_under_way => ClientError::TimedOut { maybe_stored: is_write },
+            _ if is_under_way => ClientError::TimedOut { maybe_stored: may_store },
             Some(error) => error,
             None => {
                 let who = match &self.route {

@@ -46,6 +46,26 @@ pub enum Caller {
     Peer(NodeId),
 }
 
+/// An announcement that was heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    /// Who handed it on: its author, or anybody who had heard it.
+    pub via: NodeId,
+    /// What the network calls it.
+    pub name: [u8; 32],
+}
+
+/// What becomes of an announcement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is passed on.
+    PassOn,
+    /// It goes no further, and nobody is to blame.
+    Keep,
+    /// It is a lie, and whoever handed it on has told it: nobody honest does.
+    Reject,
+}
+
 /// An address given at start, by its place among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SeedIndex(pub usize);
@@ -116,6 +136,13 @@ pub enum Effect {
     EndInboundExchange(InboundExchange),
     /// Announce a membership change to everyone.
     Publish(Change),
+    /// Have an announcement passed on, or not.
+    Judge {
+        /// Which.
+        heard: Heard,
+        /// What becomes of it.
+        verdict: Verdict,
+    },
     /// Connect to a node that was seen or is a member.
     Dial {
         /// The node.
@@ -238,6 +265,11 @@ pub enum News {
     Discovered(Vec<(NodeId, Vec<String>)>),
     /// This node can now be reached at these addresses, and no others.
     Listening(Vec<String>),
-    /// A membership change was announced.
-    Announced(Change),
+    /// A membership change was announced. `Effect::Judge` follows at once.
+    Announced {
+        /// Names the announcement.
+        heard: Heard,
+        /// What.
+        change: Change,
+    },
 }

@@ -191,10 +191,7 @@ impl Node {
         }
         let response = match order {
             Order::Hints(order) => return self.on_hint_order(now, client, order),
-            Order::Membership(order) => match self.change_membership(now, order) {
-                Ok(()) => ClientResponse::Administered,
-                Err(failure) => ClientResponse::Failed(failure),
-            },
+            Order::Membership(order) => return self.on_membership_order(now, client, order),
             Order::Check => {
                 self.begin_check(now);
                 ClientResponse::Administered

@@ -20,12 +20,16 @@ use crate::{
     node::{
         Node, TicketUse,
         effect::{Effect, Event, InboundId, Stop},
+        judging::{is_lie, spoils_the_rest},
+        operations::Asker,
         penalties::Offence,
         reconciling::Theirs,
+        standing,
         upkeep::Alarm,
     },
     replica::{Done, Work},
     store::StoreError,
+    wire::client::Failure,
 };
 
 /// Most batches that wait while one is being stored.
@@ -42,8 +46,9 @@ pub(super) struct Records {
     staged: Option<(History, Batch)>,
     waiting: VecDeque<Batch>,
     to_author: VecDeque<ChangeKind>,
-    /// What was ordered, or is this node's last word, and could not be stored.
-    to_say_again: Vec<ChangeKind>,
+    /// What this node has signed and the store has not taken, though it may hold it all the same. It is said again in the very
+    /// same words before anything else, or its number might come to stand for two things.
+    to_say_again: Option<Change>,
     /// Some peer has held the same history since this start.
     has_agreed: bool,
     store_failure: Option<String>,
@@ -60,7 +65,7 @@ impl Origin {
     /// Who has sent the batch itself. Announcements are passed on by anybody.
     fn sender(&self) -> Option<NodeId> {
         match self {
-            Origin::Here | Origin::Announced => None,
+            Origin::Here { .. } | Origin::Announced => None,
             Origin::Request { from, .. } | Origin::Response { from, .. } => Some(*from),
         }
     }
@@ -76,8 +81,8 @@ impl Batch {
 /// Where a batch came from, and who waits for it.
 #[derive(Debug, Clone)]
 pub(super) enum Origin {
-    /// Authored here: to be announced.
-    Here,
+    /// Authored here: to be announced. Whoever ordered it is answered when it is stored, or cannot be.
+    Here { asker: Asker },
     /// Announced by a peer.
     Announced,
     /// In a peer's request: answer it when stored.
@@ -99,7 +104,7 @@ impl Records {
             staged: None,
             waiting: VecDeque::new(),
             to_author: VecDeque::new(),
-            to_say_again: Vec::new(),
+            to_say_again: None,
             has_agreed: false,
             store_failure: None,
         }
@@ -115,45 +120,6 @@ impl Records {
 
     pub(super) fn store_failure(&self) -> Option<&String> {
         self.store_failure.as_ref()
-    }
-}
-
-/// Whether a message with such a change is not worth reading on: no honest history of this cluster holds it, and every
-/// check of a signature costs time.
-fn spoils_the_rest(error: &HistoryError) -> bool {
-    match error {
-        HistoryError::BadSignature
-        | HistoryError::Malformed(_)
-        | HistoryError::OtherCluster
-        | HistoryError::OtherPartitions { .. }
-        | HistoryError::NotJoined
-        | HistoryError::OtherParameters { .. } => true,
-        HistoryError::Gap { .. }
-        | HistoryError::Loose { .. }
-        | HistoryError::Forked { .. }
-        | HistoryError::Removed { .. }
-        | HistoryError::NotFounded
-        | HistoryError::Full { .. }
-        | HistoryError::BadLamport { .. } => false,
-    }
-}
-
-/// Whether nobody honest sends a change that is refused so, in a message of which `refused_before` were refused already. Where some
-/// were, a gap is no wonder.
-fn is_lie(error: &HistoryError, refused_before: usize) -> bool {
-    match error {
-        HistoryError::BadSignature
-        | HistoryError::Malformed(_)
-        | HistoryError::OtherCluster
-        | HistoryError::OtherPartitions { .. }
-        | HistoryError::NotJoined => true,
-        HistoryError::Gap { .. } | HistoryError::Loose { .. } | HistoryError::BadLamport { .. } => refused_before == 0,
-        // Two clusters of one name that meet; a removal, a founding or a fork that the sender does not know of; our own bounds.
-        HistoryError::OtherParameters { .. }
-        | HistoryError::NotFounded
-        | HistoryError::Forked { .. }
-        | HistoryError::Removed { .. }
-        | HistoryError::Full { .. } => false,
     }
 }
 
@@ -202,28 +168,28 @@ impl Node {
         self.become_member(now);
     }
 
-    /// A membership change was announced.
-    pub(super) fn on_announced(&mut self, now: Now, change: Change) {
-        if self.config.history_ways.announced == Way::On {
-            self.stage(now, Batch { changes: vec![change], origin: Origin::Announced });
-        }
-    }
-
     /// The batch under way is stored, or not.
     pub(super) fn on_changes_saved(&mut self, now: Now, result: Result<Done, StoreError>) {
         let Some((history, batch)) = self.records.staged.take() else { return };
-        if result.is_ok() {
-            let before = std::mem::replace(&mut self.records.history, history).summary();
-            self.on_history_grown(now, &before, &batch);
-            self.settle(now, batch);
-        } else {
-            if matches!(batch.origin, Origin::Here) {
-                // What peers said they say again; what this node has to say, nobody else does.
-                let kinds = batch.changes.iter().map(|change| change.kind.clone());
-                self.records.to_say_again.extend(kinds.filter(ChangeKind::is_order));
-                self.alarms.set(Alarm::SayAgain, now.instant + self.config.reconcile_interval);
+        match result {
+            Ok(_) => {
+                let before = std::mem::replace(&mut self.records.history, history).summary();
+                // First of all: what follows may have the next order answered.
+                self.answer_author(&batch.origin, Ok(()));
+                self.on_history_grown(now, &before, &batch);
+                self.settle(now, batch);
             }
-            self.settle(now, batch.without_news());
+            Err(error) => {
+                // What peers said they say again; what this node has to say, nobody else does.
+                if let Origin::Here { asker } = batch.origin {
+                    let is_still_wanted = asker == Asker::Nobody || !matches!(error, StoreError::Busy { .. });
+                    let said = batch.changes.iter().find(|change| change.kind.is_order());
+                    self.records.to_say_again = said.filter(|_| is_still_wanted).cloned();
+                    self.alarms.set(Alarm::SayAgain, now.instant + self.config.reconcile_interval);
+                }
+                self.answer_author(&batch.origin, Err(standing::not_stored(&error)));
+                self.settle(now, batch.without_news());
+            }
         }
         self.stage_next(now);
     }
@@ -233,14 +199,25 @@ impl Node {
         if self.records.history.is_empty() {
             return self.on_found_alarm(now, true);
         }
-        let again = std::mem::take(&mut self.records.to_say_again);
-        again.into_iter().for_each(|kind| self.author(now, kind));
+        if self.records.staged.is_some() && self.owes_a_word() {
+            return self.alarms.set(Alarm::SayAgain, now.instant + self.config.reconcile_interval);
+        }
+        if let Some(change) = self.records.to_say_again.take() {
+            self.stage(now, Batch { changes: vec![change], origin: Origin::Here { asker: Asker::Nobody } });
+        }
         self.become_member(now);
+        self.look_at_own_standing(now);
     }
 
     pub(super) fn author(&mut self, now: Now, kind: ChangeKind) {
         self.records.to_author.push_back(kind);
         self.stage_next(now);
+    }
+
+    /// Signs the next change of this node and has it stored. Nothing must be on its way into the history.
+    pub(super) fn say(&mut self, now: Now, asker: Asker, kind: ChangeKind) {
+        let change = self.records.history.next_change(&self.signer, kind);
+        self.stage(now, Batch { changes: vec![change], origin: Origin::Here { asker } });
     }
 
     /// Authors what a member must have said: that it joined, and what is new about it since.
@@ -268,8 +245,14 @@ impl Node {
 
     /// Whether something that this node says of itself is not in the history yet.
     pub(super) fn has_word_under_way(&self) -> bool {
-        let is_being_said = matches!(&self.records.staged, Some((_, batch)) if matches!(batch.origin, Origin::Here));
-        is_being_said || !self.records.to_author.is_empty() || !self.records.to_say_again.is_empty()
+        let is_being_said =
+            matches!(&self.records.staged, Some((_, batch)) if matches!(batch.origin, Origin::Here { .. }));
+        is_being_said || !self.records.to_author.is_empty() || self.owes_a_word()
+    }
+
+    /// Whether something that it has signed must be said again before anything else.
+    pub(super) fn owes_a_word(&self) -> bool {
+        self.records.to_say_again.is_some()
     }
 
     /// Whether this node knows all that it has ever said itself: what was said by a life that it has forgotten must not be said
@@ -301,6 +284,7 @@ impl Node {
         let mut staged: Option<History> = None;
         let mut fresh = Vec::new();
         let mut refused = 0;
+        let mut answer = Ok(());
         for change in batch.changes.iter().take(CHANGES_PER_MESSAGE_MAX) {
             let current = staged.as_ref().unwrap_or(&self.records.history);
             match current.check(change) {
@@ -316,7 +300,9 @@ impl Node {
                         self.note_offence(now, from, Offence::History);
                     }
                     refused += 1;
-                    if spoils_the_rest(&error) {
+                    let is_last = spoils_the_rest(&error);
+                    answer = Err(Failure::Refused { detail: error.to_string() });
+                    if is_last {
                         break;
                     }
                 }
@@ -327,18 +313,23 @@ impl Node {
                 self.records.staged = Some((history, Batch { changes: fresh.clone(), origin: batch.origin }));
                 self.store(TicketUse::Changes, Work::SaveChanges(fresh));
             }
-            None => self.settle(now, batch.without_news()),
+            None => {
+                self.answer_author(&batch.origin, answer);
+                self.settle(now, batch.without_news());
+            }
         }
     }
 
     pub(super) fn stage_next(&mut self, now: Now) {
         while self.records.staged.is_none() {
-            if let Some(kind) = self.records.to_author.pop_front() {
-                let change = self.records.history.next_change(&self.signer, kind);
-                self.stage(now, Batch { changes: vec![change], origin: Origin::Here });
+            let may_say = !self.owes_a_word();
+            if let Some(kind) = self.records.to_author.pop_front_if(|_| may_say) {
+                self.say(now, Asker::Nobody, kind);
+            } else if let Some((client, order)) = self.orders.next() {
+                self.carry_out(now, client, order);
             } else if let Some(batch) = self.records.waiting.pop_front() {
                 self.stage(now, batch);
-            } else if let Some(kind) = self.next_statement(now) {
+            } else if may_say && let Some(kind) = self.next_statement(now) {
                 self.author(now, kind);
             } else {
                 return;
@@ -373,7 +364,7 @@ impl Node {
         let gone = view_before.members.keys().filter(|node| !self.view.members.contains_key(node));
         let gone: Vec<NodeId> = gone.copied().collect();
         gone.iter().for_each(|node| self.tell(Event::MemberGone(*node)));
-        if matches!(batch.origin, Origin::Here) {
+        if matches!(batch.origin, Origin::Here { .. }) {
             for change in self.records.history.since(before, CHANGES_PER_MESSAGE_MAX) {
                 if let ChangeKind::Founded(parameters) = &change.kind {
                     self.tell(Event::Founded(*parameters));

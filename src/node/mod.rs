@@ -9,6 +9,7 @@ pub mod counters;
 mod ticket;
 mod history;
 mod lives;
+mod judging;
 mod reconciling;
 mod operations;
 mod questions;
@@ -38,6 +39,8 @@ mod tests;
 mod operation_tests;
 #[cfg(test)]
 mod life_tests;
+#[cfg(test)]
+mod order_tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -73,6 +76,7 @@ use crate::{
         operations::{Asker, OpNumber, Operations},
         penalties::Penalties,
         reconciling::Reconciling,
+        standing::Orders,
         ticket::TicketUse,
         upkeep::{Alarm, Dialling},
     },
@@ -143,6 +147,7 @@ pub struct Node {
     /// The placement digest under which one that stays knew that this node leaves.
     farewell: Option<Digest>,
     has_stopped: bool,
+    orders: Orders,
     /// When a store that failed was last tried.
     probed: Option<Instant>,
     /// When it was last looked whether anybody has fallen silent.
@@ -226,6 +231,7 @@ impl Node {
             stopping: None,
             farewell: None,
             has_stopped: false,
+            orders: Orders::default(),
             probed: None,
             watched: now.instant,
             config,
@@ -399,7 +405,7 @@ impl Node {
             News::Identified(node) => self.on_identified(now, node),
             News::Discovered(seen) => self.on_discovered(seen),
             News::Listening(addresses) => self.on_listening(now, addresses),
-            News::Announced(change) => self.on_announced(now, change),
+            News::Announced { heard, change } => self.on_announced(now, heard, change),
         }
     }
 

@@ -21,6 +21,7 @@ use crate::{
     replica::Query,
     wire::{
         client::{ClientRequest, ClientResponse, Consistency, Failure, Get, ReadFrom, Scope},
+        keyed::Keyed,
         quorum::{Refusal, Response},
     },
 };
@@ -341,57 +342,39 @@ impl Node {
         self.counters.coordinated += 1;
         let (_, consistency) = asked_of(&request);
         let scope = self.scope_of(&request);
-        match request {
-            ClientRequest::Put(put) => {
+        match request.keyed().expect("only what has a key is coordinated") {
+            Keyed::Put(put) => {
                 let expires_at = put.ttl_ms.map(|ttl| now.wall + Duration::from_millis(ttl));
-                let new = NewValue { op: put.op, value: put.value, written_at: now.wall, expires_at };
+                let new = NewValue { op: put.op, value: put.value.clone(), written_at: now.wall, expires_at };
                 let context = put.context.as_ref().map(|context| context.open(&key, &self.context_key)).transpose();
                 let writing = Writing { consistency, scope, stands_in_for };
                 self.begin_write(origin, key, writing, context.map(Option::unwrap_or_default), Some(new));
             }
-            ClientRequest::Delete(delete) => {
+            Keyed::Delete(delete) => {
                 let context = delete.context.open(&key, &self.context_key);
                 let writing = Writing { consistency, scope, stands_in_for };
                 self.begin_write(origin, key, writing, context, None);
             }
-            ClientRequest::Get(_) => {
+            Keyed::Get(_) => {
                 let plan = GetPlan { scope, nearest: self.nearest(now, &row) };
                 let op = GetOp::new(self.me, row, plan, self.config.rules.quorum);
                 self.begin_read(now, origin, key, consistency, State::Getting(op));
             }
-            ClientRequest::Inspect { .. } => {
+            Keyed::Inspect(_) => {
                 let plan = GetPlan { scope: Scope::Strict, nearest: None };
                 let op = GetOp::new(self.me, row, plan, self.config.rules.quorum);
                 self.begin_read(now, origin, key, consistency, State::Inspecting(op));
-            }
-            ClientRequest::Scan(_)
-            | ClientRequest::History(_)
-            | ClientRequest::Status
-            | ClientRequest::Hints
-            | ClientRequest::Alerts
-            | ClientRequest::Exchanges
-            | ClientRequest::Roots
-            | ClientRequest::Administer(_) => {
-                unreachable!("these have no key")
             }
         }
     }
 
     /// Whose copies and answers count for `request`.
     pub(super) fn scope_of(&self, request: &ClientRequest) -> Scope {
-        let asked = match request {
-            ClientRequest::Put(put) => put.scope,
-            ClientRequest::Delete(delete) => delete.scope,
-            ClientRequest::Get(get) => get.scope,
-            ClientRequest::Inspect { .. }
-            | ClientRequest::Scan(_)
-            | ClientRequest::History(_)
-            | ClientRequest::Status
-            | ClientRequest::Hints
-            | ClientRequest::Alerts
-            | ClientRequest::Exchanges
-            | ClientRequest::Roots
-            | ClientRequest::Administer(_) => Scope::Strict,
+        let asked = match request.keyed() {
+            Some(Keyed::Put(put)) => put.scope,
+            Some(Keyed::Delete(delete)) => delete.scope,
+            Some(Keyed::Get(get)) => get.scope,
+            Some(Keyed::Inspect(_)) | None => Scope::Strict,
         };
         if self.config.scope == Scope::Strict { Scope::Strict } else { asked }
     }
@@ -444,20 +427,12 @@ impl Node {
 
 /// What a request with a key does, and how many must answer it.
 pub(super) fn asked_of(request: &ClientRequest) -> (Access, Consistency) {
-    match request {
-        ClientRequest::Put(put) => (Access::Write, put.w),
-        ClientRequest::Delete(delete) => (Access::Write, delete.w),
-        ClientRequest::Get(Get { from: ReadFrom::Row(consistency), .. }) => (Access::Read, *consistency),
-        ClientRequest::Get(_) => (Access::Read, Consistency::One),
-        ClientRequest::Inspect { .. } => (Access::Write, Consistency::All),
-        ClientRequest::Scan(_)
-        | ClientRequest::History(_)
-        | ClientRequest::Status
-        | ClientRequest::Hints
-        | ClientRequest::Alerts
-        | ClientRequest::Exchanges
-        | ClientRequest::Roots
-        | ClientRequest::Administer(_) => unreachable!("these have no key"),
+    match request.keyed().expect("only what has a key is asked of a row") {
+        Keyed::Put(put) => (Access::Write, put.w),
+        Keyed::Delete(delete) => (Access::Write, delete.w),
+        Keyed::Get(Get { from: ReadFrom::Row(consistency), .. }) => (Access::Read, *consistency),
+        Keyed::Get(_) => (Access::Read, Consistency::One),
+        Keyed::Inspect(_) => (Access::Write, Consistency::All),
     }
 }
 

@@ -195,7 +195,7 @@ impl Node {
     /// Whoever waits for a batch is served. Its changes are those that the history has just taken in.
     pub(super) fn settle(&mut self, now: Now, batch: Batch) {
         match batch.origin {
-            Origin::Here | Origin::Announced => {}
+            Origin::Here { .. } | Origin::Announced => {}
             Origin::Request { from, inbound, theirs } => {
                 let lacking = theirs.summary.as_ref().map(|summary| self.changes_since(summary)).unwrap_or_default();
                 let answer = self.reconcile_message(now, from, lacking);

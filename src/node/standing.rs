@@ -2,8 +2,14 @@
 //!
 //! Leaving is a drain: the leaver serves until nothing that it holds is needed, hands over what it has, says that it has
 //! left, and stops. It goes on after a restart, and can be taken back until the end.
+//!
+//! An order is answered from the completed commit of the change it takes. Where the commit fails the answer says that nobody
+//! knows, for the disk may hold the change, and the node goes on trying to store that very change: so it comes to one end.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use crate::{
     clock::Now,
@@ -14,18 +20,40 @@ use crate::{
     },
     node::{
         Node,
-        effect::{Event, Stop},
+        effect::{ClientId, Event, Stop},
+        history::Origin,
+        operations::Asker,
         upkeep::Alarm,
     },
     ring::{Ring, token::Partition},
+    store::StoreError,
     wire::{
         administration::{Force, MembershipOrder},
-        client::Failure,
+        client::{ClientResponse, Failure},
     },
 };
 
 /// For how many comparisons at random a new member waits for others to be reached, before it takes them for away.
 const NAMESAKE_ROUNDS: u32 = 5;
+
+/// Most orders that wait for what is being stored before them.
+const WAITING_ORDERS_MAX: usize = 16;
+
+/// Orders whose turn has not come. Each is judged when it has, by what the ones before it have made of the cluster.
+#[derive(Debug, Default)]
+pub(super) struct Orders {
+    waiting: VecDeque<(ClientId, MembershipOrder)>,
+}
+
+impl Orders {
+    pub(super) fn next(&mut self) -> Option<(ClientId, MembershipOrder)> {
+        self.waiting.pop_front()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
 
 impl Node {
     /// Whether it is about to leave.
@@ -60,8 +88,8 @@ impl Node {
         }
         let is_free = self.view.held_by(&self.me).next().is_none();
         let keeps_hints = !self.schedule.is_empty() || self.tickets.values().any(|it| it.hint_target().is_some());
-        // An order to stay may be on its way into the history.
-        if self.has_word_under_way() {
+        // An order to stay may be on its way into the history, or wait for its turn.
+        if self.has_word_under_way() || !self.orders.is_empty() {
             return;
         }
         let is_known = self.farewell == Some(self.view.placement_digest());
@@ -113,8 +141,46 @@ impl Node {
         }
     }
 
-    /// Carries out what an administrator wants, or says why not.
-    pub(super) fn change_membership(&mut self, now: Now, order: MembershipOrder) -> Result<(), Failure> {
+    /// An administrator wants a change. It is answered when the change is stored, or once it is known that it will not be.
+    pub(super) fn on_membership_order(&mut self, now: Now, client: ClientId, order: MembershipOrder) {
+        if self.orders.waiting.len() >= WAITING_ORDERS_MAX {
+            self.counters.overloaded += 1;
+            let detail = format!("{WAITING_ORDERS_MAX} orders wait for its store");
+            return self.answer_order(client, Err(Failure::Overloaded { detail }));
+        }
+        self.orders.waiting.push_back((client, order));
+        self.stage_next(now);
+    }
+
+    /// The turn of an order has come: nothing is on its way into the history.
+    pub(super) fn carry_out(&mut self, now: Now, client: ClientId, order: MembershipOrder) {
+        match self.change_for(now, order) {
+            Ok(Some(_)) if self.owes_a_word() => {
+                let failure = self.records.store_failure().map_or("it has failed", String::as_str);
+                let detail = format!("{failure}; what it was to store before is tried again first");
+                self.answer_order(client, Err(Failure::StoreFailed { detail, maybe_stored: false }));
+            }
+            Ok(Some(kind)) => self.say(now, Asker::Client(client), kind),
+            Ok(None) => self.answer_order(client, Ok(())),
+            Err(failure) => self.answer_order(client, Err(failure)),
+        }
+        self.look_at_own_standing(now);
+    }
+
+    /// Tells whoever ordered what this node has said here what has become of it.
+    pub(super) fn answer_author(&mut self, origin: &Origin, result: Result<(), Failure>) {
+        if let Origin::Here { asker: Asker::Client(client) } = origin {
+            self.answer_order(*client, result);
+        }
+    }
+
+    fn answer_order(&mut self, client: ClientId, result: Result<(), Failure>) {
+        let response = result.map_or_else(ClientResponse::Failed, |()| ClientResponse::Administered);
+        self.answer(Asker::Client(client), response);
+    }
+
+    /// What there is to say for this to be so: nothing, if it is so. Or why it must not be.
+    fn change_for(&self, now: Now, order: MembershipOrder) -> Result<Option<ChangeKind>, Failure> {
         if self.lives.is_contested() {
             return refuse(
                 "another process was heard of with this node's identity, or its store was restored: it changes nothing for \
@@ -127,22 +193,17 @@ impl Node {
         match order {
             MembershipOrder::Leave => {
                 self.check_leave()?;
-                if !self.is_leaving() {
-                    self.author(now, ChangeKind::Leaving);
-                }
+                Ok((!self.is_leaving()).then_some(ChangeKind::Leaving))
             }
             MembershipOrder::Stay => {
                 if self.stopping.is_some() || !self.view.members.contains_key(&self.me) {
                     return refuse("this node has left already; start it again to have it join anew");
                 }
-                if self.is_leaving() {
-                    let profile = self.config.profile.clone();
-                    self.author(now, ChangeKind::Joined(profile));
-                }
+                Ok(self.is_leaving().then(|| ChangeKind::Joined(self.config.profile.clone())))
             }
             MembershipOrder::Remove { node, force } => {
                 let old = self.check_removal(now, node, force)?;
-                self.author(now, ChangeKind::Removed(old));
+                Ok(Some(ChangeKind::Removed(old)))
             }
             MembershipOrder::Replace { old, new, force } => {
                 if old == new {
@@ -152,10 +213,9 @@ impl Node {
                     return refuse("the one that is to take over was removed for ever; start it with a new identity");
                 }
                 let old = self.check_removal(now, old, force)?;
-                self.author(now, ChangeKind::Replaced(Replacement { old, new }));
+                Ok(Some(ChangeKind::Replaced(Replacement { old, new })))
             }
         }
-        Ok(())
     }
 
     fn check_leave(&self) -> Result<(), Failure> {
@@ -212,6 +272,20 @@ impl Node {
         };
         let partitions = self.view.partitions();
         partitions.filter(|it| self.view.configurations.active(*it).into_iter().any(is_short)).collect()
+    }
+}
+
+/// Why an order is not carried out that the store has not taken.
+pub(super) fn not_stored(error: &StoreError) -> Failure {
+    match error {
+        StoreError::Busy { .. } => Failure::Overloaded { detail: error.to_string() },
+        StoreError::MapFull { .. }
+        | StoreError::Full { .. }
+        | StoreError::Failed { .. }
+        | StoreError::Damaged { .. } => {
+            let detail = format!("{error}; it is tried again until it is stored, or the node stops");
+            Failure::StoreFailed { detail, maybe_stored: true }
+        }
     }
 }
 

@@ -136,21 +136,26 @@ fn a_node_that_knows_a_cluster_does_not_found_another() {
     assert!(!founds(&mut node, at(60_000)));
 }
 
+/// What a peer that knows nothing says first, of which life it has seen of the one it greets.
+fn greeting(your_life: (u64, u64)) -> Reconcile {
+    Reconcile {
+        boot: 1,
+        instance: 1,
+        word: None,
+        your_life,
+        your_word: None,
+        is_in_doubt: false,
+        history: Digest([0; 32]),
+        summary: Some(Summary::default()),
+        changes: Vec::new(),
+    }
+}
+
 #[test]
 fn another_life_with_the_same_boot_number_is_noticed_and_the_same_one_is_not() {
     let mut node = node(1, 3, members(&[1, 2], 3));
     let told = |node: &mut Node, life: (u64, u64), inbound: u64| {
-        let greeting = Reconcile {
-            boot: 1,
-            instance: 1,
-            word: None,
-            your_life: life,
-            your_word: None,
-            is_in_doubt: false,
-            history: Digest([0; 32]),
-            summary: Some(Summary::default()),
-            changes: Vec::new(),
-        };
+        let greeting = greeting(life);
         node.handle_request(
             at(1),
             signer(2).node_id(),
@@ -169,17 +174,7 @@ fn another_life_with_the_same_boot_number_is_noticed_and_the_same_one_is_not() {
 #[test]
 fn only_a_member_is_believed_that_this_store_is_old() {
     let mut node = node(1, 3, members(&[1, 2], 3));
-    let greeting = Reconcile {
-        boot: 1,
-        instance: 1,
-        word: None,
-        your_life: (9, 1),
-        your_word: None,
-        is_in_doubt: false,
-        history: Digest([0; 32]),
-        summary: Some(Summary::default()),
-        changes: Vec::new(),
-    };
+    let greeting = greeting((9, 1));
     let absurd = Reconcile { your_life: (u64::MAX, 1), ..greeting.clone() };
     let is_told = |node: &mut Node| effects(node).contains(&Effect::Tell(Event::StoreIsOld { seen: 9 }));
     effects(&mut node);
@@ -194,17 +189,7 @@ fn only_a_member_is_believed_that_this_store_is_old() {
 #[test]
 fn a_later_start_that_could_not_be_stored_is_taken_up_when_it_is_told_again() {
     let mut node = node(1, 3, members(&[1, 2], 3));
-    let greeting = Reconcile {
-        boot: 1,
-        instance: 1,
-        word: None,
-        your_life: (9, 1),
-        your_word: None,
-        is_in_doubt: false,
-        history: Digest([0; 32]),
-        summary: Some(Summary::default()),
-        changes: Vec::new(),
-    };
+    let greeting = greeting((9, 1));
     let raises = |told: Vec<Effect>| -> Vec<Ticket> {
         let raised = told.into_iter().filter_map(|effect| match effect {
             Effect::Store { ticket, work: Work::RaiseBoot { seen: 9 }, .. } => Some(ticket),
@@ -264,7 +249,7 @@ fn changes_that_were_lost_on_their_way_are_sent_again() {
 }
 
 /// The comparisons of histories that are sent.
-fn comparisons(told: &[Effect]) -> Vec<OutboundId> {
+pub(super) fn comparisons(told: &[Effect]) -> Vec<OutboundId> {
     let sent = told.iter().filter_map(|effect| match effect {
         Effect::Send { to, request: Request::Reconcile(_), .. } => Some(to.iter().map(|(_, outbound)| *outbound)),
         _ => None,
@@ -279,7 +264,7 @@ fn differs(changes: Vec<Change>) -> Response {
 }
 
 /// What a peer with this history answers to a comparison, when all of it is missing.
-fn reconciled(changes: Vec<Change>) -> Response {
+pub(super) fn reconciled(changes: Vec<Change>) -> Response {
     let mut history = History::new(Name::new("test").unwrap());
     for change in &changes {
         history.insert(change.clone()).unwrap();
@@ -375,17 +360,7 @@ fn a_message_is_read_no_further_than_its_first_lie() {
     let [outbound] = comparisons(&effects(&mut node))[..] else { panic!("one comparison") };
     let mut forged = members(&[1, 2], 3).pop().expect("the change of node 2");
     forged.lamport += 1;
-    let greeting = Reconcile {
-        boot: 1,
-        instance: 1,
-        word: None,
-        your_life: (0, 0),
-        your_word: None,
-        is_in_doubt: false,
-        history: Digest([0; 32]),
-        summary: Some(Summary::default()),
-        changes: vec![forged; CHANGES_PER_MESSAGE_MAX],
-    };
+    let greeting = Reconcile { changes: vec![forged; CHANGES_PER_MESSAGE_MAX], ..greeting((0, 0)) };
     node.handle_response(at(2), outbound, Ok(Response::Reconciled(greeting)));
     assert_eq!(node.counters().changes_refused, 1);
 }

@@ -18,7 +18,7 @@ use crate::{
     },
     replica::Done,
     runtime::{
-        Notice,
+        Notice, announcements,
         clock::Clock,
         handle::NetworkCounters,
         identity::peer_id,
@@ -233,7 +233,8 @@ impl EventLoop {
                 let (exchanges, behaviour) = self.translator.exchanges();
                 exchanges.end_inbound(behaviour, exchange);
             }
-            Effect::Publish(change) => self.translator.publish(&change),
+            Effect::Publish(change) => announcements::publish(self.translator.gossip(), &change),
+            Effect::Judge { heard, verdict } => announcements::judge(self.translator.gossip(), &heard, verdict),
             Effect::Dial { node, addresses } => {
                 if !self.translator.dial(&node, &addresses) {
                     self.echoes.push_back(NetworkInput::News(News::DialFailed(node)));

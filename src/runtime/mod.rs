@@ -8,6 +8,7 @@ pub mod swarm_key;
 pub mod handle;
 pub(crate) mod dial_error;
 mod address;
+mod announcements;
 mod behaviour;
 mod clock;
 mod event_loop;

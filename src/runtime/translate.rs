@@ -25,7 +25,7 @@ use crate::{
     membership::change::Change,
     node::{
         SendFailure,
-        effect::{ClientId, ExchangeNews, InboundId, News, OutboundId, SeedIndex},
+        effect::{ClientId, ExchangeNews, Heard, InboundId, News, OutboundId, SeedIndex},
     },
     runtime::{
         LISTEN_TIMEOUT, Notice, StartError,
@@ -208,10 +208,9 @@ impl Translator {
         (&mut self.exchanges, &mut self.swarm.behaviour_mut().exchange)
     }
 
-    pub(crate) fn publish(&mut self, change: &Change) {
-        if let Err(error) = self.swarm.behaviour_mut().gossip.announce(change) {
-            tracing::debug!(%error, "a membership change was not announced; it will be pulled");
-        }
+    /// What carries announcements.
+    pub(crate) fn gossip(&mut self) -> &mut membership_gossip::Behaviour<Change> {
+        &mut self.swarm.behaviour_mut().gossip
     }
 
     /// Dials a node. Returns whether a dial is under way.
@@ -360,8 +359,12 @@ impl Translator {
                 }
                 ExchangeEvent::Nothing => NetworkInput::Nothing,
             },
-            BehaviourEvent::Gossip(membership_gossip::Event::Announced { message, .. }) => {
-                NetworkInput::News(News::Announced(message))
+            BehaviourEvent::Gossip(membership_gossip::Event::Announced { via, name, message, .. }) => {
+                // Only a peer with another kind of key has no such name; nothing of it goes further.
+                let via = node_id(&via).map(|via| Heard { via, name });
+                via.map_or(NetworkInput::Nothing, |heard| {
+                    NetworkInput::News(News::Announced { heard, change: message })
+                })
             }
             BehaviourEvent::Gossip(membership_gossip::Event::Identified {
                 peer,

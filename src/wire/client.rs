@@ -442,49 +442,6 @@ impl Failure {
     }
 }
 
-impl ClientRequest {
-    /// The key it is about, if it is about one.
-    pub fn key(&self) -> Option<&Key> {
-        match self {
-            ClientRequest::Put(put) => Some(&put.key),
-            ClientRequest::Delete(delete) => Some(&delete.key),
-            ClientRequest::Get(get) => Some(&get.key),
-            ClientRequest::Inspect { key, .. } => Some(key),
-            ClientRequest::Scan(_)
-            | ClientRequest::History(_)
-            | ClientRequest::Status
-            | ClientRequest::Hints
-            | ClientRequest::Alerts
-            | ClientRequest::Exchanges
-            | ClientRequest::Roots
-            | ClientRequest::Administer(_) => None,
-        }
-    }
-
-    /// The milliseconds its client is still willing to wait, to be read or changed; nothing where that is not said.
-    pub fn budget_ms_mut(&mut self) -> Option<&mut u32> {
-        match self {
-            ClientRequest::Put(put) => Some(&mut put.budget_ms),
-            ClientRequest::Delete(delete) => Some(&mut delete.budget_ms),
-            ClientRequest::Get(get) => Some(&mut get.budget_ms),
-            ClientRequest::Inspect { budget_ms, .. } => Some(budget_ms),
-            ClientRequest::Scan(_)
-            | ClientRequest::History(_)
-            | ClientRequest::Status
-            | ClientRequest::Hints
-            | ClientRequest::Alerts
-            | ClientRequest::Exchanges
-            | ClientRequest::Roots
-            | ClientRequest::Administer(_) => None,
-        }
-    }
-
-    /// Whether it may change what is stored.
-    pub fn is_write(&self) -> bool {
-        matches!(self, ClientRequest::Put(_) | ClientRequest::Delete(_))
-    }
-}
-
 fn maybe(maybe_stored: bool) -> &'static str {
-    if maybe_stored { "; the value may have been stored" } else { "" }
+    if maybe_stored { "; it may have been stored all the same" } else { "" }
 }

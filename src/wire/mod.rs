@@ -7,6 +7,7 @@
 mod bytes;
 
 pub mod client;
+pub mod keyed;
 pub mod administration;
 pub mod quorum;
 pub mod exchange;

@@ -174,12 +174,6 @@ const WORDS: &[&str] =
 /// Lines that a file may have.
 const LINE_COUNT_MAX: usize = 500;
 
-/// Longer files, and why each is one file.
-const LONG_FILES: &[(&str, &str)] = &[
-    ("tests/simulation/cluster.rs", "one world: its nodes, their disks and what happens to them"),
-    ("tests/store_twins.rs", "one script that both stores must answer alike"),
-];
-
 /// A file of source text.
 struct Source {
     /// From the root of the repository, with slashes.
@@ -339,7 +333,7 @@ fn find_long(sources: &[Source]) -> Vec<String> {
     let mut found = Vec::new();
     for source in sources {
         let count = source.text.lines().count();
-        if count > LINE_COUNT_MAX && !LONG_FILES.iter().any(|(path, _)| *path == source.path) {
+        if count > LINE_COUNT_MAX {
             found.push(format!("{}: {count} lines, more than {LINE_COUNT_MAX}; split it", source.path));
         }
     }

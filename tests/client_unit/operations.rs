@@ -18,8 +18,11 @@ use quorate::{
     client::{Client, ClientConfig, ClientError, OPERATIONS_IN_FLIGHT_MAX, Write},
     ident::{Key, Name, NodeId, OpId, Value},
     membership::{history::History, view::View},
-    wire::client::{
-        ClientRequest, ClientResponse, Consistency, Cursor, Failure, Found, Keys, Put, ReadFrom, Scan, Stored,
+    wire::{
+        administration::{MembershipOrder, Order},
+        client::{
+            ClientRequest, ClientResponse, Consistency, Cursor, Failure, Found, Keys, Put, ReadFrom, Scan, Stored,
+        },
     },
 };
 
@@ -247,6 +250,19 @@ fn a_write_that_nobody_answers_is_unknown_and_a_read_is_not() {
         assert_eq!(put(&client).await, Err(ClientError::TimedOut { maybe_stored: true }));
         let read = client.get(&key("cart"), Consistency::Quorum).await;
         assert_eq!(read, Err(ClientError::TimedOut { maybe_stored: false }));
+    });
+}
+
+#[test]
+fn an_order_about_members_that_nobody_answers_is_unknown_and_one_to_look_around_is_not() {
+    play(async {
+        let silent = || always(|| None);
+        let quick = |config: &mut ClientConfig| config.deadline = Duration::from_millis(600);
+        let (client, _nodes) = three([silent(), silent(), silent()], quick).await;
+        let leave = client.administer(Order::Membership(MembershipOrder::Leave)).await;
+        assert_eq!(leave, Err(ClientError::TimedOut { maybe_stored: true }));
+        let check = client.administer(Order::Check).await;
+        assert_eq!(check, Err(ClientError::TimedOut { maybe_stored: false }));
     });
 }
 

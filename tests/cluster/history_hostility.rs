@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use async_std::task::block_on;
+use async_std::{future::timeout, task::block_on};
 use quorate::{
     membership::change::{Change, ChangeKind, Profile},
     runtime::handle::Handle,
@@ -11,7 +11,7 @@ use quorate::{
 };
 
 use crate::{
-    harness::{TestNode, cluster, get, put, status, wait_until_seen},
+    harness::{PATIENCE, TestNode, cluster, get, put, status, wait_until_seen},
     mole::{Mole, Standing},
 };
 
@@ -42,11 +42,13 @@ async fn check(what: &str, forge: impl FnOnce(&Mole) -> Vec<Change>, expected: u
     let dir = tempfile::tempdir().unwrap();
     let (nodes, mole) = town(dir.path()).await;
     let handle = nodes[0].running.handle();
-    let changes = forge(&mole);
+    let mut changes = forge(&mole);
     let answer = mole.tell(changes.clone()).await;
     assert!(matches!(answer, Response::Reconciled(_)), "{what}: {answer:?}");
     assert_eq!(counter(&handle, "changes_refused").await, expected, "{what}");
     assert_eq!(counter(&handle, "history_offences").await, 1, "{what}");
+    // One is enough, and is there before the penalty is over, however long many take on their way.
+    changes.truncate(1);
     let answer = mole.tell(changes).await;
     assert!(matches!(answer, Response::Refused(_)), "{what}: {answer:?}");
     assert!(counter(&handle, "offenders_refused").await > 0, "{what}");
@@ -57,6 +59,29 @@ async fn check(what: &str, forge: impl FnOnce(&Mole) -> Vec<Change>, expected: u
     assert_eq!(of_mole.profile.weight, 1, "{what}");
     put(&handle, "k", "v", Consistency::Quorum).await;
     assert_eq!(get(&nodes[1].running.handle(), "k", Consistency::Quorum).await, ["v"], "{what}");
+}
+
+#[test]
+fn a_forgery_that_is_announced_goes_no_further_and_costs_its_sender_its_audience() {
+    block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let (nodes, mole) = town(dir.path()).await;
+        let handles = [nodes[0].running.handle(), nodes[1].running.handle()];
+        mole.announce(Change { lamport: 1_000, ..sound(&mole) }).await;
+        let punished = async {
+            while counter(&handles[0], "history_offences").await == 0 {
+                async_std::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, punished).await.expect("it is noticed in time");
+        assert!(matches!(mole.tell(vec![sound(&mole)]).await, Response::Refused(_)));
+        assert!(counter(&handles[0], "offenders_refused").await > 0);
+        assert_eq!(counter(&handles[0], "history_offences").await, 1);
+        put(&handles[0], "k", "v", Consistency::Quorum).await;
+        assert_eq!(get(&handles[1], "k", Consistency::Quorum).await, ["v"]);
+        assert_eq!(counter(&handles[1], "changes_refused").await, 0, "it was passed on");
+        assert_eq!(counter(&handles[1], "history_offences").await, 0, "whoever passed it on was accused");
+    });
 }
 
 #[test]

@@ -65,6 +65,7 @@ enum Order {
     Ask(Vec<Question>, Sender<Vec<Answer>>),
     Follow(Script),
     Tell(Vec<Change>, Sender<Response>),
+    Announce(Box<Change>),
 }
 
 #[derive(NetworkBehaviour)]
@@ -137,6 +138,11 @@ impl Mole {
         let (reply, answer) = channel::bounded(1);
         self.orders.send(Order::Tell(changes, reply)).await.unwrap();
         timeout(PATIENCE, answer.recv()).await.expect("it is answered in time").unwrap()
+    }
+
+    /// Announces this change to whoever listens.
+    pub(crate) async fn announce(&self, change: Change) {
+        self.orders.send(Order::Announce(Box::new(change))).await.unwrap();
     }
 
     /// Answers so from now on.
@@ -241,10 +247,19 @@ impl Peer {
                         self.send(changes);
                         self.telling = Some(reply);
                     }
+                    Ok(Order::Announce(change)) => self.announce(&change).await,
                     Err(_) => return,
                 },
             }
         }
+    }
+
+    async fn announce(&mut self, change: &Change) {
+        while self.swarm.behaviour().gossip.subscribers().next().is_none() {
+            let event = self.swarm.select_next_some().await;
+            self.on_event(event);
+        }
+        self.swarm.behaviour_mut().gossip.announce(change).unwrap();
     }
 
     fn open(&mut self, mut left: VecDeque<Question>, reply: Sender<Vec<Answer>>) {

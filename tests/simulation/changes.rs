@@ -1,17 +1,20 @@
 //! Random runs in which members come and go: joins, leaves, losses, removals, replacements, islands that meet, mixed with
 //! client work and faults.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quorate::{
     config::{AntiEntropy, Founding, NodeRules},
     ident::NodeId,
-    membership::roster::Standing,
+    membership::{
+        change::{Change, ChangeKind},
+        roster::Standing,
+    },
     node::effect::Stop,
     quorum::put::Hinting,
     wire::{
         administration::{Force, MembershipOrder, Order},
-        client::ClientRequest,
+        client::{ClientRequest, ClientResponse},
     },
 };
 
@@ -82,6 +85,8 @@ pub(crate) struct Changes {
     pub(crate) counts: ChangeCounts,
     /// Who was removed for ever.
     banned: BTreeSet<NodeId>,
+    /// Orders that were not answered yet, by the number of the request: to whom, and what.
+    orders: BTreeMap<u64, (usize, MembershipOrder)>,
     is_over: bool,
 }
 
@@ -160,8 +165,8 @@ impl Changes {
         cluster.wake(100, CHANGE);
         let fate = |index| if index < started { Fate::InUse } else { Fate::Fresh };
         let fates = (0..cluster.machines.len()).map(fate).collect();
-        let (counts, banned) = (ChangeCounts::default(), BTreeSet::new());
-        Changes { trouble, fates, counts, banned, is_over: false }
+        let (counts, banned, orders) = (ChangeCounts::default(), BTreeSet::new(), BTreeMap::new());
+        Changes { trouble, fates, counts, banned, orders, is_over: false }
     }
 
     /// One more thing changes.
@@ -232,7 +237,7 @@ impl Changes {
         let staying = self.fates.iter().filter(|fate| **fate == Fate::InUse).count();
         if self.fates[index] == Fate::InUse && staying > 1 && is_member(cluster, index) {
             self.fates[index] = Fate::Leaving;
-            order(cluster, index, MembershipOrder::Leave);
+            self.order(cluster, index, MembershipOrder::Leave);
         }
     }
 
@@ -241,7 +246,7 @@ impl Changes {
         if cluster.is_up(index) && cluster.machines[index].ended.is_none() {
             self.fates[index] = Fate::InUse;
             self.counts.stays += 1;
-            order(cluster, index, MembershipOrder::Stay);
+            self.order(cluster, index, MembershipOrder::Stay);
         }
     }
 
@@ -287,16 +292,31 @@ impl Changes {
         match heir.filter(|_| cluster.dice.permille(400) && !self.is_over) {
             Some(heir) => {
                 let new = cluster.machines[heir].id;
-                order(cluster, by, MembershipOrder::Replace { old: node, new, force });
+                self.order(cluster, by, MembershipOrder::Replace { old: node, new, force });
                 self.counts.replacements += 1;
                 cluster.machines[heir].config.founding = Founding::Never;
                 self.fates[heir] = Fate::InUse;
                 cluster.start_later(heir, 500);
             }
             None => {
-                order(cluster, by, MembershipOrder::Remove { node, force });
+                self.order(cluster, by, MembershipOrder::Remove { node, force });
                 self.counts.removals += 1;
             }
+        }
+    }
+
+    fn order(&mut self, cluster: &mut Cluster, index: usize, order: MembershipOrder) {
+        let number = cluster.submit(index, ClientRequest::Administer(Order::Membership(order)));
+        self.orders.extend(number.map(|number| (number, (index, order))));
+    }
+
+    /// A request was answered; if it was an order that is said to be carried out, it must be on the disk.
+    pub(crate) fn on_reply(&mut self, cluster: &mut Cluster, number: u64, response: &ClientResponse) {
+        let Some((node, order)) = self.orders.remove(&number) else { return };
+        if matches!(response, ClientResponse::Administered)
+            && let Some(violation) = lost_order(cluster, node, order)
+        {
+            cluster.checker.report(violation);
         }
     }
 
@@ -317,8 +337,24 @@ impl Changes {
     }
 }
 
-fn order(cluster: &mut Cluster, index: usize, order: MembershipOrder) {
-    let _ = cluster.submit(index, ClientRequest::Administer(Order::Membership(order)));
+/// Whether a node has told an administrator that `order` is carried out though its disk knows nothing of that.
+pub(crate) fn lost_order(cluster: &Cluster, node: usize, order: MembershipOrder) -> Option<Violation> {
+    let id = cluster.machines[node].id;
+    let history = cluster.machines[node].history();
+    // Of its own coming and going the last word counts.
+    let is_going = |change: &Change| match change.kind {
+        ChangeKind::Leaving | ChangeKind::Left => Some(true),
+        ChangeKind::Joined(_) => Some(false),
+        _ => None,
+    };
+    let own = history.iter().filter(|change| change.author == id).filter_map(is_going).last();
+    let is_gone = |node| history.iter().any(|change| change.kind.removal().is_some_and(|it| it.node == node));
+    let is_stored = match order {
+        MembershipOrder::Leave => own == Some(true),
+        MembershipOrder::Stay => own != Some(true),
+        MembershipOrder::Remove { node, .. } | MembershipOrder::Replace { old: node, .. } => is_gone(node),
+    };
+    (!is_stored).then_some(Violation::OrderLost { node })
 }
 
 fn is_member(cluster: &Cluster, index: usize) -> bool {

@@ -55,6 +55,8 @@ pub(crate) enum Violation {
     HistoriesDiffer { node: usize, members: usize },
     /// A node that was removed for ever still serves, or is taken for a member.
     RemovedAndBack { node: usize },
+    /// An administrator was told that an order is carried out of which the node's disk knows nothing.
+    OrderLost { node: usize },
     /// An operation failed though everybody was up.
     Unavailable { key: Key },
     /// A bucket of a tree had to be put right, though nobody has damaged it.

@@ -17,7 +17,7 @@ use quorate::{
     membership::change::{Parameters, Profile},
     node::{
         Node, SendFailure,
-        effect::{Caller, ClientId, Event, InboundId, News, OutboundId, SeedIndex, Ticket},
+        effect::{Caller, ClientId, Event, Heard, InboundId, News, OutboundId, SeedIndex, Ticket, Verdict},
     },
     quorum::put::Hinting,
     replica::{Query, hints::HintLimits, rules::Rules},
@@ -146,6 +146,8 @@ pub(crate) struct Cluster {
     pub(crate) outcomes: VecDeque<Outcome>,
     /// What nodes have told people, by index of the node.
     pub(crate) told: Vec<(usize, Event)>,
+    /// What nodes have said of announcements, by index of the node.
+    pub(crate) judged: Vec<(usize, Heard, Verdict)>,
     pub(crate) now_ms: u64,
     pub(crate) step_count: u64,
     happenings: BTreeMap<(u64, u64), Happening>,
@@ -200,6 +202,7 @@ impl Cluster {
             dice,
             outcomes: VecDeque::new(),
             told: Vec::new(),
+            judged: Vec::new(),
             now_ms: 0,
             step_count: 0,
             happenings: BTreeMap::new(),

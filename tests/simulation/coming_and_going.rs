@@ -7,11 +7,17 @@ use quorate::{
     handoff::filling::{FillingRules, SourceRule},
     membership::view::{KeepRule, PlacementRules, RemovalRule},
     quorum::{HearRule, QuorumRules},
+    wire::{
+        administration::{MembershipOrder, Order},
+        client::{ClientRequest, ClientResponse},
+    },
 };
 
 use crate::{
-    changes::{ChangeCounts, ChangePlan, run},
+    changes::{ChangeCounts, ChangePlan, lost_order, run},
     checker::Violation,
+    cluster::{Cluster, Setup},
+    machine::Acknowledge,
     random::seeds,
 };
 
@@ -78,6 +84,19 @@ fn catch(what: &str, first: u64, rules: NodeRules) {
         }
     }
     panic!("{what}: {CATCH_SEED_COUNT} seeds did not show it");
+}
+
+#[test]
+fn an_order_that_is_answered_before_its_change_is_stored_is_caught() {
+    let order = MembershipOrder::Leave;
+    let is_lost = |acknowledge| {
+        let mut cluster = Cluster::settled_with(7, &Setup { acknowledge, ..Setup::sound(3, 3) });
+        let answer = cluster.ask(0, ClientRequest::Administer(Order::Membership(order)));
+        assert_eq!(answer, ClientResponse::Administered);
+        lost_order(&cluster, 0, order).is_some()
+    };
+    assert!(is_lost(Acknowledge::BeforeCommit));
+    assert!(!is_lost(Acknowledge::AfterCommit));
 }
 
 fn with_quorum(quorum: QuorumRules) -> NodeRules {

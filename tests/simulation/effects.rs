@@ -6,7 +6,7 @@ use quorate::{
     membership::roster::Standing,
     node::{
         Node, SendFailure,
-        effect::{Effect, Event, InboundId, News, OutboundId},
+        effect::{Effect, Event, Heard, InboundId, News, OutboundId},
     },
     replica::hints::Hint,
     wire::quorum::{Request, Response},
@@ -71,11 +71,14 @@ impl Cluster {
             Effect::Publish(change) => {
                 for peer in (0..self.machines.len()).filter(|peer| *peer != index) {
                     for delay_ms in self.network.delays_ms(&mut self.dice) {
-                        let news = News::Announced(change.clone());
+                        let heard = Heard { via: self.machines[index].id, name: change.digest().0 };
+                        let news = News::Announced { heard, change: change.clone() };
                         self.later(delay_ms, Happening::Announced { from: index, to: peer, news });
                     }
                 }
             }
+            // Everybody hears an announcement from its author: nothing is passed on here.
+            Effect::Judge { heard, verdict } => self.judged.push((index, heard, verdict)),
             Effect::Dial { node, .. } => {
                 if let Some(peer) = self.reached(index, &node) {
                     self.dial(index, peer, None);

@@ -7,10 +7,10 @@ use quorate::{
     ident::NodeId,
     limits::{COUNTER_MAX, POSTHUMOUS_COUNT_MAX},
     membership::{
-        change::{Change, ChangeKind, Profile, Signer},
+        change::{Change, ChangeKind, Parameters, Profile, Signer},
         history::History,
     },
-    node::effect::{InboundId, News, OutboundId},
+    node::effect::{Heard, InboundId, News, OutboundId, Verdict},
     wire::{
         administration::{Force, MembershipOrder, Order},
         client::{ClientRequest, Consistency},
@@ -51,6 +51,12 @@ fn tell(cluster: &mut Cluster, liar: usize, node: usize, changes: Vec<Change>) {
     };
     let due = Instant(cluster.now_ms + 2_000);
     cluster.input(node, |node, now| node.handle_request(now, id, inbound, due, Request::Reconcile(told)));
+}
+
+/// Hands `node` this change on, as an announcement.
+pub(crate) fn announce(cluster: &mut Cluster, via: usize, node: usize, change: Change) {
+    let heard = Heard { via: cluster.machines[via].id, name: change.digest().0 };
+    cluster.input(node, |node, now| node.handle_news(now, News::Announced { heard, change }));
 }
 
 fn counter(cluster: &Cluster, node: usize, name: &str) -> u64 {
@@ -129,6 +135,83 @@ fn forged_changes_are_refused_and_counted_and_their_sender_is_not_heard_for_a_wh
         checker::difference(cluster).is_none() && cluster.node(0).unwrap().history_digest() != before
     });
     assert!((1..3).all(|node| counter(&cluster, node, "history_offences") == 0), "nobody else was accused");
+}
+
+#[test]
+fn an_announced_forgery_goes_no_further_and_costs_whoever_hands_it_on_its_audience() {
+    let mut cluster = Cluster::settled(92, 3, 3);
+    cluster.run_for(3_000);
+    let before = cluster.node(0).unwrap().history_digest();
+    let (liar, history) = (cluster.machines[2].signer(), cluster.machines[2].history());
+    let sound = history.next_change(liar, updated(&cluster, 2));
+    let kind = sound.kind.clone();
+    let forgeries = [
+        ("a signature of something else", Change { lamport: sound.lamport + 1, ..sound.clone() }),
+        ("another's name", Change { author: cluster.machines[1].id, ..sound.clone() }),
+        (
+            "a Lamport time at the end of all numbers",
+            Change::sign(liar, sound.cluster, sound.sequence, sound.previous, u64::MAX, kind),
+        ),
+    ];
+    for (offences, (what, forgery)) in (1..).zip(forgeries) {
+        let (refused, unheard) = (counter(&cluster, 0, "changes_refused"), counter(&cluster, 0, "offenders_refused"));
+        announce(&mut cluster, 2, 0, forgery.clone());
+        assert_eq!(counter(&cluster, 0, "changes_refused"), refused + 1, "{what}");
+        assert_eq!(counter(&cluster, 0, "history_offences"), offences, "{what}");
+        assert!(matches!(cluster.judged.last(), Some((0, _, Verdict::Reject))), "{what}: {:?}", cluster.judged.last());
+
+        // What it hands on next is not even looked at, nor are its comparisons; both without another penalty.
+        announce(&mut cluster, 2, 0, forgery);
+        assert!(matches!(cluster.judged.last(), Some((0, _, Verdict::Keep))), "{what}: {:?}", cluster.judged.last());
+        tell(&mut cluster, 2, 0, Vec::new());
+        assert_eq!(counter(&cluster, 0, "offenders_refused"), unheard + 2, "{what}");
+        assert_eq!(counter(&cluster, 0, "history_offences"), offences, "{what}");
+        cluster.run_for(1_000 << offences);
+        assert_eq!(cluster.node(0).unwrap().history_digest(), before, "{what}");
+    }
+    announce(&mut cluster, 2, 0, sound);
+    assert!(matches!(cluster.judged.last(), Some((0, _, Verdict::PassOn))), "its true words count again");
+    cluster.run_until(20_000, "all know what it said", |cluster| {
+        checker::difference(cluster).is_none() && cluster.node(0).unwrap().history_digest() != before
+    });
+    assert!((1..3).all(|node| counter(&cluster, node, "history_offences") == 0), "nobody else was accused");
+}
+
+#[test]
+fn what_somebody_honest_may_hand_on_is_no_offence_though_it_is_refused() {
+    let mut cluster = Cluster::settled(93, 3, 3);
+    cluster.run_for(3_000);
+    let (author, history) = (cluster.machines[2].signer(), cluster.machines[2].history());
+    let sound = history.next_change(author, updated(&cluster, 2));
+    let signed = |sequence: u64, previous, lamport: u64| {
+        Change::sign(author, sound.cluster, sequence, previous, lamport, sound.kind.clone())
+    };
+    let stranger = Signer::from_seed([99; 32]);
+    let mut namesake = History::new(cluster.machines[2].config.cluster.clone());
+    let founded =
+        namesake.next_change(&stranger, ChangeKind::Founded(Parameters { replicas: 2, ..parameters(&history) }));
+    namesake.insert(founded.clone()).unwrap();
+    let of_namesake = namesake.next_change(&stranger, updated(&cluster, 2));
+    let cases = [
+        ("a gap", signed(sound.sequence + 5, sound.previous, sound.lamport), Verdict::PassOn),
+        ("a branch nobody here knows", signed(sound.sequence, Some(sound.digest()), sound.lamport), Verdict::PassOn),
+        ("a time far ahead", signed(sound.sequence, sound.previous, COUNTER_MAX), Verdict::PassOn),
+        ("a stranger's word", history.next_change(&stranger, ChangeKind::Leaving), Verdict::Keep),
+        ("the founding of a namesake", founded, Verdict::Keep),
+        ("a word of a namesake", of_namesake, Verdict::Keep),
+    ];
+    for (what, change, verdict) in cases {
+        let refused = counter(&cluster, 0, "changes_refused");
+        announce(&mut cluster, 1, 0, change);
+        assert_eq!(counter(&cluster, 0, "changes_refused"), refused + 1, "{what}");
+        assert_eq!(cluster.judged.last().map(|(_, _, verdict)| *verdict), Some(verdict), "{what}");
+    }
+    cluster.run_for(3_000);
+    assert!((0..3).all(|node| counter(&cluster, node, "history_offences") == 0), "somebody was accused");
+}
+
+fn parameters(history: &History) -> Parameters {
+    history.parameters().expect("somebody has founded the cluster")
 }
 
 #[test]

@@ -9,7 +9,7 @@ use quorate::{
     },
 };
 
-use crate::{cluster::Cluster, faults::isolate, stage::values};
+use crate::{cluster::Cluster, faults::isolate, forgeries::announce, stage::values};
 
 /// What a copy of the disk of `node` says next, of another weight.
 fn said_by_copy(cluster: &Cluster, node: usize, weight: u16) -> Change {
@@ -33,7 +33,7 @@ fn forked(seed: u64) -> Cluster {
     cluster.run_for(4_000);
     let addresses = vec!["/ip4/10.0.0.2/tcp/1".to_owned()];
     cluster.input(2, |node, now| node.handle_news(now, News::Listening(addresses)));
-    cluster.input(0, |node, now| node.handle_news(now, News::Announced(of_copy)));
+    announce(&mut cluster, 2, 0, of_copy);
     cluster.run_for(2_000);
     let digest = |node: usize| cluster.node(node).expect("it is up").history_digest();
     assert!(digest(1) == digest(2) && digest(0) != digest(1), "they know different branches, and nobody both");

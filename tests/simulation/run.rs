@@ -93,24 +93,16 @@ impl Play<'_> {
 
     /// Lets time pass until `is_enough`, or for `limit_ms`.
     fn until(&mut self, limit_ms: u64, is_enough: fn(&Cluster) -> bool) -> Result<(), Violation> {
-        let end_ms = self.cluster.now_ms + limit_ms;
-        while self.cluster.now_ms < end_ms && !is_enough(self.cluster) {
-            if self.cluster.step_count > STEP_COUNT_MAX {
-                return Err(Violation::Endless);
-            }
-            self.cluster.step();
-            while let Some(outcome) = self.cluster.outcomes.pop_front() {
-                match (&outcome, &mut self.faults, &mut self.workload) {
-                    (Outcome::Woken(FAULT), Some(faults), _) => faults.strike(self.cluster),
-                    (_, _, Some(workload)) => workload.on_outcome(self.cluster, outcome),
+        let (faults, workload) = (&mut self.faults, &mut self.workload);
+        pass(self.cluster, limit_ms, STEP_COUNT_MAX, is_enough, |cluster| {
+            while let Some(outcome) = cluster.outcomes.pop_front() {
+                match (&outcome, &mut *faults, &mut *workload) {
+                    (Outcome::Woken(FAULT), Some(faults), _) => faults.strike(cluster),
+                    (_, _, Some(workload)) => workload.on_outcome(cluster, outcome),
                     (_, _, None) => {}
                 }
             }
-            if let Some(violation) = self.cluster.checker.violation() {
-                return Err(violation.clone());
-            }
-        }
-        Ok(())
+        })
     }
 
     fn judge(&mut self, trust: Trust) -> Result<(), Violation> {
@@ -170,6 +162,29 @@ impl Play<'_> {
         }
         self.until(REPAIR_MS, |_| false)
     }
+}
+
+/// Lets time pass until `is_enough`, or for `limit_ms`; `on_step` sees to what has come of each step. Ends at the first
+/// violation, and when more than `step_count_max` steps were taken since the cluster began.
+pub(crate) fn pass(
+    cluster: &mut Cluster,
+    limit_ms: u64,
+    step_count_max: u64,
+    is_enough: fn(&Cluster) -> bool,
+    mut on_step: impl FnMut(&mut Cluster),
+) -> Result<(), Violation> {
+    let end_ms = cluster.now_ms + limit_ms;
+    while cluster.now_ms < end_ms && !is_enough(cluster) {
+        if cluster.step_count > step_count_max {
+            return Err(Violation::Endless);
+        }
+        cluster.step();
+        on_step(cluster);
+        if let Some(violation) = cluster.checker.violation() {
+            return Err(violation.clone());
+        }
+    }
+    Ok(())
 }
 
 /// After so long without faults all is well: two longest pauses between dials, two between attempts to deliver hints, and

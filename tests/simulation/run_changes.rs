@@ -14,6 +14,7 @@ use crate::{
     cluster::{Cluster, Outcome},
     machine::Machine,
     network::Weather,
+    run::pass,
     workload::{Patience, Workload},
 };
 
@@ -119,28 +120,23 @@ impl<'a> Run<'a> {
 
     /// Lets time pass until `is_enough`, or for `limit_ms`.
     fn until(&mut self, limit_ms: u64, is_enough: fn(&Cluster) -> bool) -> Result<(), Violation> {
-        let end_ms = self.cluster.now_ms + limit_ms;
-        while self.cluster.now_ms < end_ms && !is_enough(self.cluster) {
-            if self.cluster.step_count > STEP_COUNT_MAX {
-                return Err(Violation::Endless);
-            }
-            self.cluster.step();
-            while let Some(outcome) = self.cluster.outcomes.pop_front() {
-                match (&outcome, &mut self.changes, &mut self.workload) {
-                    (Outcome::Woken(CHANGE), Some(changes), _) => changes.strike(self.cluster),
-                    (_, _, Some(workload)) => workload.on_outcome(self.cluster, outcome),
+        let (changes, workload, started) = (&mut self.changes, &mut self.workload, self.started);
+        pass(self.cluster, limit_ms, STEP_COUNT_MAX, is_enough, |cluster| {
+            while let Some(outcome) = cluster.outcomes.pop_front() {
+                if let (Outcome::Replied(number, response), Some(changes)) = (&outcome, &mut *changes) {
+                    changes.on_reply(cluster, *number, response);
+                }
+                match (&outcome, &mut *changes, &mut *workload) {
+                    (Outcome::Woken(CHANGE), Some(changes), _) => changes.strike(cluster),
+                    (_, _, Some(workload)) => workload.on_outcome(cluster, outcome),
                     (_, _, None) => {}
                 }
             }
-            if let Some(workload) = self.workload.as_mut().filter(|workload| workload.is_merging) {
+            if let Some(workload) = workload.as_mut().filter(|workload| workload.is_merging) {
                 // From here on one configuration holds everything that any of them held.
-                workload.is_merging = !are_one(self.cluster, self.started);
+                workload.is_merging = !are_one(cluster, started);
             }
-            if let Some(violation) = self.cluster.checker.violation() {
-                return Err(violation.clone());
-            }
-        }
-        Ok(())
+        })
     }
 
     fn judge(&mut self) -> Result<(), Violation> {

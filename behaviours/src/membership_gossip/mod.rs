@@ -4,16 +4,19 @@
 //! connected. What `M` says is unknown here: it is a value that becomes CBOR.
 //!
 //! Invariant: an announcement is reported at most once per [`MEMORY`], whichever way it came, and only if it is at most
-//! [`Config::message_limit_bytes`] long and decodes to an `M` without a byte left over; nothing else is passed on.
+//! [`Config::message_limit_bytes`] long and decodes to an `M` without a byte left over. It is passed on when its hearer says
+//! so ([`Behaviour::judge`]), and nothing else is: whoever hands on a lie has therefore told it.
 //!
 //! Everything a peer can fill is bounded: topics to ours, messages by the limit, queues and histories by the constants
-//! below, what identify tells by [`ADDRESSES_PER_PEER_MAX`] and [`PROTOCOLS_PER_PEER_MAX`] (and by the 4 KiB that
+//! in `tuning.rs`, what identify tells by [`ADDRESSES_PER_PEER_MAX`] and [`PROTOCOLS_PER_PEER_MAX`] (and by the 4 KiB that
 //! libp2p allows an identify message).
 //!
 //! It deliberately lacks delivery. Gossip is not kept for peers that come late, and a message may be lost: whoever
 //! announces a history must also let it be pulled. It also lacks judgement: an author is who signed the message, not
-//! somebody entitled to it, and a peer that gossips nonsense is counted, not punished. What gossipsub remembers of a
+//! somebody entitled to it, and a peer that gossips what does not decode is counted, not punished. What gossipsub remembers of a
 //! message for [`MEMORY`] (32 bytes of name) is bounded by time, not by count.
+
+mod tuning;
 
 use std::{
     collections::HashSet,
@@ -31,7 +34,7 @@ use libp2p::{
     core::{Endpoint, transport::PortUse},
     gossipsub::{
         self, IdentTopic, IdentityTransform, MaxCountSubscriptionFilter, MessageAcceptance, MessageAuthenticity,
-        MessageId, PublishError, ValidationMode, WhitelistSubscriptionFilter,
+        MessageId, PublishError, WhitelistSubscriptionFilter,
     },
     identify,
     identity::Keypair,
@@ -44,6 +47,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 use tracing::{debug, trace};
 
+use crate::membership_gossip::tuning::{ENVELOPE_BYTES, SUBSCRIPTIONS_PER_PACKET_MAX, gossip_config, name_of};
+
 /// How long an announcement is recognised when it comes again.
 pub const MEMORY: Duration = Duration::from_secs(60);
 /// Addresses reported of one peer; the rest are dropped, in the peer's order.
@@ -52,25 +57,6 @@ pub const ADDRESSES_PER_PEER_MAX: usize = 32;
 pub const PROTOCOLS_PER_PEER_MAX: usize = 64;
 /// Peers whose addresses identify keeps for dials by peer alone, ten addresses each; the longest unused is forgotten.
 pub const IDENTIFIED_PEERS_MAX: usize = 256;
-
-/// Room for what gossipsub wraps around an announcement (author, number, signature, framing) beside its topic, in bytes.
-const ENVELOPE_BYTES: usize = 512;
-/// Messages in one packet of a peer. Ours carry one.
-const MESSAGES_PER_PACKET_MAX: usize = 16;
-/// Packets that may wait for one slow connection: at most 60 KiB each, 15 MiB for a peer that reads nothing for 5 s.
-const QUEUE_PER_CONNECTION: usize = 256;
-/// Heartbeats (of 1 s) for which whole messages are kept for peers that ask for them, and those told about them.
-const HISTORY_LENGTH: usize = 5;
-const HISTORY_GOSSIP: usize = 3;
-/// Most bytes of control messages in a packet that gossipsub takes, and most names in a control message of ours, of 34
-/// bytes each: gossipsub's own bound on the names would let it send packets that it refuses.
-const CONTROL_LIMIT_BYTES: usize = 16 * 1024;
-const CONTROL_NAMES_MAX: usize = 256;
-const _: () = assert!(CONTROL_NAMES_MAX * 40 <= CONTROL_LIMIT_BYTES);
-/// Subscriptions in one packet of a peer. Ours carry one.
-const SUBSCRIPTIONS_PER_PACKET_MAX: usize = 8;
-/// What an announcement's name is the hash of, so that it is the name of nothing else.
-const NAME_CONTEXT: &str = "quorate 1 gossip message";
 
 /// What every peer of a cluster must agree on, and who we say we are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,16 +74,23 @@ pub struct Config {
     pub message_limit_bytes: usize,
 }
 
+/// Bytes of the name of an announcement.
+pub const NAME_BYTES: usize = 32;
+
 /// Default of [`Config::message_limit_bytes`].
 pub const MESSAGE_LIMIT_BYTES: usize = 60 * 1024;
 
 /// News of the membership.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event<M> {
-    /// A peer announced `message`. Not reported to the one who announced it.
+    /// A peer announced `message`. Not reported to the one who announced it. Goes no further before it is judged.
     Announced {
         /// Who signed it; not necessarily connected to us, nor a member.
         from: PeerId,
+        /// Who handed it on to us; authenticated.
+        via: PeerId,
+        /// What it is called: a hash of what it says.
+        name: [u8; NAME_BYTES],
         /// What it says.
         message: M,
     },
@@ -118,6 +111,17 @@ pub enum Event<M> {
     },
 }
 
+/// What becomes of an announcement that was heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is passed on.
+    PassOn,
+    /// It goes no further, and nobody is to blame.
+    Keep,
+    /// It is a lie, and so is the word of whoever handed it on.
+    Reject,
+}
+
 /// What happened since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -128,6 +132,8 @@ pub struct Counters {
     pub unheard: u64,
     /// Announcements reported.
     pub heard: u64,
+    /// Announcements that were judged to be lies; not passed on.
+    pub rejected: u64,
     /// Messages that were too long or no announcement; not reported and not passed on.
     pub malformed: u64,
     /// Peers, counted anew each time, whose queue was so full that messages to them were dropped.
@@ -268,6 +274,19 @@ impl<M: Serialize + DeserializeOwned + Send + 'static> Behaviour<M> {
             Err(error) => Err(AnnounceError::Publish(error)),
         }
     }
+
+    /// Says what becomes of the announcement called `name` that `via` has handed on.
+    ///
+    /// Within a few seconds, and once: gossipsub forgets whole messages, and one that is not judged goes no further.
+    pub fn judge(&mut self, name: &[u8; NAME_BYTES], via: &PeerId, verdict: Verdict) {
+        let acceptance = match verdict {
+            Verdict::PassOn => MessageAcceptance::Accept,
+            Verdict::Keep => MessageAcceptance::Ignore,
+            Verdict::Reject => MessageAcceptance::Reject,
+        };
+        self.counters.rejected += u64::from(verdict == Verdict::Reject);
+        self.inner.gossip.report_message_validation_result(&MessageId::new(name), via, acceptance);
+    }
 }
 
 impl<M> Behaviour<M> {
@@ -323,15 +342,13 @@ impl<M: DeserializeOwned> Behaviour<M> {
     fn on_message(&mut self, via: PeerId, id: &MessageId, message: gossipsub::Message) -> Option<Event<M>> {
         let announcement = if message.data.len() <= self.message_limit_bytes { decode(&message.data) } else { None };
         // Strict validation lets no message without an author through.
-        let news = message.source.zip(announcement);
-        let verdict = if news.is_some() { MessageAcceptance::Accept } else { MessageAcceptance::Reject };
-        self.inner.gossip.report_message_validation_result(id, &via, verdict);
-        match news {
-            Some((from, message)) => {
+        match message.source.zip(announcement) {
+            Some((from, announcement)) => {
                 self.counters.heard += 1;
-                Some(Event::Announced { from, message })
+                Some(Event::Announced { from, via, name: name_of(&message.data), message: announcement })
             }
             None => {
+                self.inner.gossip.report_message_validation_result(id, &via, MessageAcceptance::Reject);
                 self.counters.malformed += 1;
                 debug!(peer = %via, author = ?message.source, bytes = message.data.len(), "malformed announcement");
                 None
@@ -426,39 +443,6 @@ type Gossip = gossipsub::Behaviour<IdentityTransform, MaxCountSubscriptionFilter
 struct Inner {
     gossip: Gossip,
     identify: identify::Behaviour,
-}
-
-/// Parameters for clusters from two nodes to hundreds.
-///
-/// Up to seven nodes everybody is in everybody's mesh; below `mesh_n_low` gossipsub merely goes on looking.
-fn gossip_config(prefix: String, packet_limit_bytes: usize) -> Result<gossipsub::Config, StartError> {
-    gossipsub::ConfigBuilder::default()
-        .protocol_id_prefix(prefix.clone())
-        .max_transmit_size(packet_limit_bytes.max(CONTROL_LIMIT_BYTES + ENVELOPE_BYTES))
-        .max_control_message_size(CONTROL_LIMIT_BYTES)
-        .max_control_messages_sent(CONTROL_NAMES_MAX)
-        .validation_mode(ValidationMode::Strict)
-        .validate_messages()
-        .message_id_fn(name_of)
-        .flood_publish(true)
-        .mesh_n(6)
-        .mesh_n_low(4)
-        .mesh_n_high(12)
-        .mesh_outbound_min(2)
-        .heartbeat_initial_delay(Duration::from_secs(1))
-        .heartbeat_interval(Duration::from_secs(1))
-        .history_length(HISTORY_LENGTH)
-        .history_gossip(HISTORY_GOSSIP)
-        .duplicate_cache_time(MEMORY)
-        .connection_handler_queue_len(QUEUE_PER_CONNECTION)
-        .max_publish_messages(MESSAGES_PER_PACKET_MAX)
-        .build()
-        .map_err(|error| StartError::Config { prefix, error })
-}
-
-/// An announcement is its content: the same one by two routes, or from two authors, is one.
-fn name_of(message: &gossipsub::Message) -> MessageId {
-    MessageId::new(&blake3::derive_key(NAME_CONTEXT, &message.data))
 }
 
 /// The announcement that `data` is, if all of it is one.

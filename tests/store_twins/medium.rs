@@ -1,15 +1,5 @@
-//! The two stores are twins: one script of transactions has one outcome in memory and in LMDB.
-//!
-//! And what only the one on disk can suffer: files that were cut or overwritten, directories in use or of other users,
-//! full maps and full disks. Where a signal would be the failure, the store is opened in a process of its own.
-
-#![expect(
-    clippy::unwrap_used,
-    clippy::cast_possible_truncation,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a test that cannot go on may panic, and says where it skips"
-)]
+//! What only the store on disk can suffer: files that were cut or overwritten, directories in use or of other users, full
+//! maps and full disks. Where a signal would be the failure, the store is opened in a process of its own.
 
 use std::{
     fs,
@@ -19,90 +9,19 @@ use std::{
     },
     path::Path,
     process::{Command, Output},
-    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
 use quorate::store::{
-    ReadTxn, Store, StoreError, Table, Walk, WriteTxn,
-    lmdb::{Durability, LmdbRead, LmdbStore, Options},
+    ReadTxn, Store, StoreError, Table, WriteTxn,
+    lmdb::{LmdbStore, Options},
     lmdb_file::OpenError,
-    memory::MemoryStore,
     record::{self, RecordDamage},
 };
 use tempfile::{TempDir, tempdir};
 
-const OPTIONS: Options = Options { durability: Durability::Periodic, map_size_bytes: 16 << 20 };
-
-#[test]
-fn one_script_has_one_outcome_in_memory_and_on_disk() {
-    for seed in 0..20 {
-        let dir = tempdir().unwrap();
-        let memory = MemoryStore::new();
-        let mut disk = open(dir.path());
-        let mut random = Random(seed);
-        for _ in 0..60 {
-            let steps: Vec<Step> = (0..random.below(40)).map(|_| Step::draw(&mut random)).collect();
-            let is_committed = random.below(4) > 0;
-            let expected = play(&memory, &steps, is_committed);
-            assert_eq!(play(&disk, &steps, is_committed), expected, "seed {seed}");
-            assert_eq!(contents(&disk.read().unwrap()), contents(&memory.read().unwrap()), "seed {seed}");
-            if random.below(10) == 0 {
-                drop(disk);
-                disk = open(dir.path());
-            }
-        }
-    }
-}
-
-#[test]
-fn what_was_committed_is_there_after_opening_again_and_what_was_dropped_is_not() {
-    for durability in [Durability::Sync, Durability::Periodic] {
-        let dir = tempdir().unwrap();
-        let store = LmdbStore::open(dir.path(), Options { durability, ..OPTIONS }).unwrap();
-        put(&store, b"kept", b"1");
-        let mut dropped = store.write().unwrap();
-        dropped.put(Table::Objects, b"dropped", b"2").unwrap();
-        drop(dropped);
-        store.sync().unwrap();
-        drop(store);
-
-        let store = LmdbStore::open(dir.path(), Options { durability, ..OPTIONS }).unwrap();
-        let txn = store.read().unwrap();
-        assert_eq!(txn.get(Table::Objects, b"kept").unwrap(), Some(&b"1"[..]));
-        assert_eq!(txn.get(Table::Objects, b"dropped").unwrap(), None);
-        assert_eq!(txn.count(Table::Objects).unwrap(), 1);
-    }
-}
-
-#[test]
-fn a_reader_on_another_thread_keeps_its_state_while_the_writer_commits() {
-    let dir = tempdir().unwrap();
-    let store = open(dir.path());
-    for key in 0..10_u8 {
-        put(&store, &[key], b"before");
-    }
-    let before = store.read().unwrap();
-    let (tell, told) = mpsc::sync_channel(1);
-    thread::scope(|scope| {
-        let reader = scope.spawn(move || {
-            told.recv().unwrap();
-            rows(&before)
-        });
-        let mut txn = store.write().unwrap();
-        for key in 0..10_u8 {
-            txn.put(Table::Objects, &[key], b"after").unwrap();
-        }
-        assert_eq!(store.read().unwrap().get(Table::Objects, &[0]).unwrap(), Some(&b"before"[..]));
-        txn.commit().unwrap();
-        tell.send(()).unwrap();
-        let seen = reader.join().unwrap();
-        assert_eq!(seen.len(), 10);
-        assert!(seen.iter().all(|(_, row)| row == b"before"));
-    });
-    assert!(rows(&store.read().unwrap()).iter().all(|(_, row)| row == b"after"));
-}
+use crate::{OPTIONS, Random, open, put, rows};
 
 #[test]
 fn a_file_cut_at_any_length_is_refused_with_a_clear_error() {
@@ -363,112 +282,6 @@ fn a_copy_made_while_a_writer_is_at_work_is_a_store_with_the_committed_state() {
     assert_eq!(rows(&open(backup.path()).read().unwrap()), [(b"a".to_vec(), b"1".to_vec())]);
 }
 
-#[test]
-fn a_store_may_be_shared_and_its_readers_sent_between_threads() {
-    fn shared<T: Send + Sync>() {}
-    fn sent<T: Send>() {}
-    shared::<LmdbStore>();
-    sent::<LmdbRead<'_>>();
-}
-
-/// One step of a script; the keys are few, so that steps meet.
-struct Step {
-    table: Table,
-    key: Vec<u8>,
-    deed: Deed,
-}
-
-enum Deed {
-    Put(Vec<u8>),
-    Delete,
-    Get,
-    Visit(usize),
-    Count,
-}
-
-impl Step {
-    fn draw(random: &mut Random) -> Step {
-        let table = Table::ALL[random.below(4)];
-        let key = match random.below(30) {
-            0 => Vec::new(),
-            1 => vec![1; 511],
-            2 => vec![1; 512],
-            _ => (0..=random.below(3)).map(|_| random.below(5) as u8 * 60).collect(),
-        };
-        let deed = match random.below(10) {
-            0..=3 => Deed::Put(vec![random.below(256) as u8; [0, 1, 30, 5_000][random.below(4)]]),
-            4..=5 => Deed::Delete,
-            6..=7 => Deed::Get,
-            8 => Deed::Visit(random.below(8)),
-            _ => Deed::Count,
-        };
-        Step { table, key, deed }
-    }
-
-    /// Plays the step in `txn`; returns what it answered.
-    fn play(&self, txn: &mut impl WriteTxn) -> String {
-        match &self.deed {
-            Deed::Put(row) => format!("{:?}", txn.put(self.table, &self.key, row)),
-            Deed::Delete => format!("{:?}", txn.delete(self.table, &self.key)),
-            Deed::Get => format!("{:?}", txn.get(self.table, &self.key)),
-            Deed::Count => format!("{:?}", txn.count(self.table)),
-            Deed::Visit(limit) => {
-                let mut seen = Vec::new();
-                let result = txn.visit(self.table, &self.key, &mut |key, row| {
-                    seen.push((key.to_vec(), row.to_vec()));
-                    Ok(if seen.len() <= *limit { Walk::On } else { Walk::Stop })
-                });
-                format!("{result:?} {seen:?}")
-            }
-        }
-    }
-}
-
-/// Plays `steps` in one transaction, which is then committed or dropped; then reads what they were about.
-fn play<S: Store>(store: &S, steps: &[Step], is_committed: bool) -> Vec<String> {
-    let mut txn = store.write().unwrap();
-    let mut answers: Vec<String> = steps.iter().map(|step| step.play(&mut txn)).collect();
-    if is_committed {
-        answers.push(format!("{:?}", txn.commit()));
-    } else {
-        drop(txn);
-    }
-    let txn = store.read().unwrap();
-    answers.extend(steps.iter().map(|step| format!("{:?}", txn.get(step.table, &step.key))));
-    answers
-}
-
-type RowList = Vec<(Vec<u8>, Vec<u8>)>;
-
-fn contents(txn: &impl ReadTxn) -> Vec<(u64, RowList)> {
-    let of = |table| {
-        let mut seen = Vec::new();
-        txn.visit(table, b"", &mut |key, row| {
-            assert_eq!(txn.get(table, key)?, Some(row));
-            seen.push((key.to_vec(), row.to_vec()));
-            Ok(Walk::On)
-        })
-        .unwrap();
-        assert_eq!(txn.size_bytes(table).unwrap() > 0, !seen.is_empty(), "{table:?}");
-        (txn.count(table).unwrap(), seen)
-    };
-    Table::ALL.map(of).to_vec()
-}
-
-fn rows(txn: &impl ReadTxn) -> RowList {
-    contents(txn).swap_remove(usize::from(Table::Objects.number())).1
-}
-
-fn open(dir: &Path) -> LmdbStore {
-    LmdbStore::open(dir, OPTIONS).unwrap()
-}
-
-fn put(store: &LmdbStore, key: &[u8], row: &[u8]) {
-    let mut txn = store.write().unwrap();
-    txn.put(Table::Objects, key, row).unwrap();
-    txn.commit().unwrap();
-}
-
 /// The data file of a store with a hundred rows, without a byte too many.
 fn copy_of_some_store() -> Vec<u8> {
     let dir = tempdir().unwrap();
@@ -508,19 +321,7 @@ fn run_as_child(name: &str, dir: &Path, wrapper: &[&str]) -> Output {
             command
         }
     };
-    command.args(["--exact", name, "--nocapture"]).env(CHILD_DIR, dir).output().unwrap()
+    command.args(["--exact", &format!("medium::{name}"), "--nocapture"]).env(CHILD_DIR, dir).output().unwrap()
 }
 
 const CHILD_DIR: &str = "QUORATE_TEST_STORE_DIR";
-
-/// SplitMix64 (Steele, Lea, Flood 2014): small, seeded, the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((mixed ^ (mixed >> 31)) % bound as u64) as usize
-    }
-}
