@@ -63,6 +63,8 @@ pub(super) struct Asking {
     pub(super) is_open: bool,
     /// Objects sent and received.
     pub(super) moved: usize,
+    /// Bytes sent and received since it last rested.
+    pub(super) restless_bytes: u64,
     pub(super) begun: Instant,
     /// When the last question was asked.
     pub(super) asked: Instant,

@@ -19,7 +19,7 @@ use crate::{
         answering::is_of,
         asking::{Asking, Errand, Outcome, Stand},
         effect::{Effect, ExchangeId},
-        exchange_sizes::{items_of, size_of_answer, size_of_question, take_chunk},
+        exchange_sizes::{MessageSize, Way, items_of, size_of_answer, size_of_question, take_chunk},
         penalties::Offence,
         upkeep::Alarm,
     },
@@ -154,6 +154,7 @@ impl Node {
             stand: Stand::InStore,
             is_open: false,
             moved: 0,
+            restless_bytes: 0,
             begun: now.instant,
             asked: now.instant,
         };
@@ -175,13 +176,13 @@ impl Node {
             Turn::Ask(question) => {
                 asking.is_open = true;
                 asking.moved += items_of(&question);
-                let bytes = size_of_question(&question);
-                self.counters.exchange_bytes += bytes;
-                self.exchanging.repairing.note(&peer, 0, items_of(&question) as u64, bytes);
-                self.filling.on_moved(&asking.shared, 0, bytes);
-                self.counters.items_given += items_of(&question) as u64;
                 asking.stand = Stand::Asked(descent);
                 asking.asked = now.instant;
+                let (shared, size) = (Arc::clone(&asking.shared), size_of_question(&question));
+                asking.restless_bytes += size.total();
+                self.note_exchanged(&shared, size, Way::Sent);
+                self.exchanging.repairing.note(&peer, 0, items_of(&question) as u64, size.total());
+                self.counters.items_given += items_of(&question) as u64;
                 self.alarms.set(Alarm::Turn(exchange), now.instant + PATIENCE);
                 self.effects.push_back(Effect::Ask { exchange, to: peer, question });
             }
@@ -211,11 +212,11 @@ impl Node {
     /// A peer has answered.
     pub(super) fn on_exchange_answer(&mut self, now: Now, exchange: ExchangeId, answer: Answer) {
         let Some(asking) = self.exchanging.asking.get_mut(&exchange) else { return };
-        let bytes = size_of_answer(&answer);
-        self.counters.exchange_bytes += bytes;
-        let peer = asking.errand.peer;
-        self.exchanging.repairing.note(&peer, 0, 0, bytes);
-        self.filling.on_moved(&asking.shared, 0, bytes);
+        let (peer, shared, size) = (asking.errand.peer, Arc::clone(&asking.shared), size_of_answer(&answer));
+        asking.restless_bytes += size.total();
+        self.note_exchanged(&shared, size, Way::Received);
+        self.exchanging.repairing.note(&peer, 0, 0, size.total());
+        let Some(asking) = self.exchanging.asking.get_mut(&exchange) else { return };
         let Stand::Asked(descent) = std::mem::replace(&mut asking.stand, Stand::InStore) else { return };
         if now.instant - asking.begun > EXCHANGE_TIME_MAX {
             return self.finish_exchange(now, exchange, Outcome::Failed(UNFINISHED.to_owned()));
@@ -237,11 +238,11 @@ impl Node {
                 }
                 asking.stand = Stand::TakingIn(descent, Answer::Step(step), VecDeque::from(items));
                 self.alarms.clear(&Alarm::Turn(exchange));
-                self.take_in(now, exchange, bytes);
+                self.take_in(now, exchange);
             }
             Answer::Same | Answer::Differs(_) | Answer::Step(_) => {
                 asking.stand = Stand::Resting(descent, answer);
-                self.rest(now, exchange, bytes);
+                self.rest(now, exchange);
             }
         }
     }
@@ -257,12 +258,12 @@ impl Node {
         self.counters.items_taken += changed;
         self.exchanging.repairing.note(&asking.errand.peer, changed, 0, 0);
         self.filling.on_moved(&asking.shared, changed, 0);
-        self.take_in(now, exchange, 0);
+        self.take_in(now, exchange);
     }
 
-    /// Has the next part of what an answer brought stored, if there is any; the answer had so many `bytes`. What this node is to
-    /// hold no more is left out: it may have dropped it already.
-    fn take_in(&mut self, now: Now, exchange: ExchangeId, bytes: u64) {
+    /// Has the next part of what an answer brought stored, if there is any. What this node is to hold no more is left out: it
+    /// may have dropped it already.
+    fn take_in(&mut self, now: Now, exchange: ExchangeId) {
         let Node { exchanging, view, me, .. } = self;
         let Some(asking) = exchanging.asking.get_mut(&exchange) else { return };
         let Stand::TakingIn(descent, answer, mut items) = std::mem::replace(&mut asking.stand, Stand::InStore) else {
@@ -271,7 +272,7 @@ impl Node {
         let chunk = take_chunk(&mut items, |key| view.holds_key(me, key));
         if chunk.is_empty() {
             asking.stand = Stand::Resting(descent, answer);
-            self.rest(now, exchange, bytes);
+            self.rest(now, exchange);
         } else {
             asking.stand = Stand::TakingIn(descent, answer, items);
             self.store(TicketUse::TakenIn(exchange), Work::MergeAll(chunk));
@@ -332,6 +333,19 @@ impl Node {
         self.arm_exchanges(now);
     }
 
+    /// A message of an exchange over `partitions` was sent or received. Objects count as filling where they arrive.
+    pub(super) fn note_exchanged(&mut self, partitions: &PartitionSet, size: MessageSize, way: Way) {
+        self.counters.exchange_bytes += size.total();
+        let objects = match way {
+            Way::Sent => 0,
+            Way::Received => size.objects,
+        };
+        if self.filling.on_moved(partitions, 0, objects + size.compared) {
+            self.counters.filling_object_bytes += objects;
+            self.counters.filling_compared_bytes += size.compared;
+        }
+    }
+
     fn on_refused(&mut self, now: Now, exchange: ExchangeId, refusal: ExchangeRefusal) {
         if refusal == ExchangeRefusal::OtherHistory
             && let Some(asking) = self.exchanging.asking.get(&exchange)
@@ -358,8 +372,10 @@ impl Node {
         self.query(TicketUse::Descend(exchange), query);
     }
 
-    /// Waits as long as so many bytes may take before the next turn.
-    fn rest(&mut self, now: Now, exchange: ExchangeId, bytes: u64) {
+    /// Waits before the next turn as long as what was sent and received for the last one may take.
+    fn rest(&mut self, now: Now, exchange: ExchangeId) {
+        let Some(asking) = self.exchanging.asking.get_mut(&exchange) else { return };
+        let bytes = std::mem::take(&mut asking.restless_bytes);
         let rate = self.config.exchange_bytes_per_second.max(1);
         let rest = Duration::from_millis(bytes.saturating_mul(1_000) / rate);
         if rest.is_zero() {

@@ -30,4 +30,5 @@ mod forks;
 mod forgeries;
 mod outages;
 mod repairs;
+mod pace;
 mod coming_and_going;
