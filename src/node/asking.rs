@@ -61,6 +61,8 @@ pub(super) struct Asking {
     pub(super) stand: Stand,
     /// Something was asked: the other side knows of it.
     pub(super) is_open: bool,
+    /// The history has changed since: it ends once what is on its way is taken in.
+    pub(super) is_outdated: bool,
     /// Objects sent and received.
     pub(super) moved: usize,
     /// Bytes sent and received since it last rested.

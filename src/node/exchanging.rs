@@ -44,6 +44,9 @@ const EXCHANGE_TIME_MAX: Duration = Duration::from_secs(600);
 /// Whoever says nothing for so long in an exchange is not waited for with others.
 pub(super) const STALL: Duration = Duration::from_secs(2);
 
+/// What is said of an exchange that began under another history.
+const OUTDATED: &str = "the history has changed meanwhile";
+
 /// What is said of an exchange that reached a bound.
 const UNFINISHED: &str = "there is more than one exchange may move; the next one goes on";
 
@@ -59,10 +62,7 @@ impl Node {
 
     /// Rows have changed, or are known for the first time.
     pub(super) fn on_shares_changed(&mut self, now: Now) {
-        let under_way: Vec<ExchangeId> = self.exchanging.asking.keys().copied().collect();
-        for exchange in under_way {
-            self.finish_exchange(now, exchange, Outcome::Failed("the history has changed meanwhile".to_owned()));
-        }
+        self.outdate_exchanges(now);
         self.marks.forget();
         let jitter = self.fraction();
         self.exchanging.schedule.on_rows_changed(&self.co_owners, jitter, now.instant);
@@ -72,6 +72,23 @@ impl Node {
         }
         self.settle_doubt();
         self.begin_due_exchange(now);
+    }
+
+    /// What is under way counts for nothing any more. Objects that are on their way are taken in all the same, for they have cost
+    /// what they cost.
+    fn outdate_exchanges(&mut self, now: Now) {
+        let mut over = Vec::new();
+        for (exchange, asking) in &mut self.exchanging.asking {
+            asking.is_outdated = true;
+            match asking.stand {
+                Stand::Asked(_) => self.alarms.set(Alarm::Turn(*exchange), now.instant + STALL),
+                Stand::TakingIn(..) => {}
+                Stand::InStore | Stand::Resting(..) => over.push(*exchange),
+            }
+        }
+        for exchange in over {
+            self.finish_exchange(now, exchange, Outcome::Failed(OUTDATED.to_owned()));
+        }
     }
 
     /// `node` can be asked.
@@ -153,6 +170,7 @@ impl Node {
             shared,
             stand: Stand::InStore,
             is_open: false,
+            is_outdated: false,
             moved: 0,
             restless_bytes: 0,
             begun: now.instant,
@@ -375,6 +393,9 @@ impl Node {
     /// Waits before the next turn as long as what was sent and received for the last one may take.
     fn rest(&mut self, now: Now, exchange: ExchangeId) {
         let Some(asking) = self.exchanging.asking.get_mut(&exchange) else { return };
+        if asking.is_outdated {
+            return self.finish_exchange(now, exchange, Outcome::Failed(OUTDATED.to_owned()));
+        }
         let bytes = std::mem::take(&mut asking.restless_bytes);
         let rate = self.config.exchange_bytes_per_second.max(1);
         let rest = Duration::from_millis(bytes.saturating_mul(1_000) / rate);

@@ -30,5 +30,5 @@ mod forks;
 mod forgeries;
 mod outages;
 mod repairs;
-mod pace;
+mod traffic;
 mod coming_and_going;
