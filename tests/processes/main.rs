@@ -22,3 +22,5 @@ mod strangers;
 mod shapes;
 mod ring;
 mod membership;
+mod filling;
+mod islands;
