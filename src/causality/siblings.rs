@@ -184,15 +184,11 @@ impl Object {
         Digest::of(Domain::Object, &[canonical])
     }
 
-    /// An upper bound on the length of [`canonical_bytes`](Object::canonical_bytes), in bytes, without encoding them.
-    ///
-    /// Above it by less than 24 + 24 per actor + 57 per sibling.
+    /// The length of [`canonical_bytes`](Object::canonical_bytes), in bytes, without encoding them.
     pub fn size_bytes(&self) -> usize {
-        let values_bytes: usize = self.siblings.iter().map(|sibling| sibling.value.as_bytes().len()).sum();
-        OBJECT_OVERHEAD_BYTES
-            + self.clock.len() * DOT_BYTES_MAX
-            + self.siblings.len() * SIBLING_OVERHEAD_BYTES
-            + values_bytes
+        let clock_bytes = count_bytes(self.clock.len()) + self.clock.iter().map(dot_bytes).sum::<usize>();
+        let siblings_bytes: usize = self.siblings.iter().map(sibling_bytes).sum();
+        ARRAY_BYTES + clock_bytes + count_bytes(self.siblings.len()) + siblings_bytes
     }
 }
 
@@ -230,18 +226,43 @@ impl From<Sibling> for SiblingParts {
     }
 }
 
-/// Longest encoding of a number, in bytes.
-const NUMBER_BYTES_MAX: usize = 9;
+/// The head of an array of fewer than 24.
+const ARRAY_BYTES: usize = 1;
 
-/// Longest encoding of a dot, in bytes: three numbers in an array.
-const DOT_BYTES_MAX: usize = 1 + 3 * NUMBER_BYTES_MAX;
+/// An operation id is 16 bytes and their length.
+const OP_BYTES: usize = 1 + 16;
 
-/// Longest encoding of a sibling without the bytes of its value: an array of a dot, an operation id (16 bytes and their
-/// length), the length of the value, and two times.
-const SIBLING_OVERHEAD_BYTES: usize = 1 + DOT_BYTES_MAX + 17 + NUMBER_BYTES_MAX + 2 * NUMBER_BYTES_MAX;
+/// How many bytes a number takes in CBOR, or the head of so many.
+fn number_bytes(number: u64) -> usize {
+    match number {
+        0..24 => 1,
+        24..0x100 => 2,
+        0x100..0x1_0000 => 3,
+        0x1_0000..0x1_0000_0000 => 5,
+        0x1_0000_0000.. => 9,
+    }
+}
 
-/// Longest encoding of the three arrays' lengths.
-const OBJECT_OVERHEAD_BYTES: usize = 1 + 2 * NUMBER_BYTES_MAX;
+fn count_bytes(count: usize) -> usize {
+    number_bytes(count as u64)
+}
+
+fn dot_bytes(dot: Dot) -> usize {
+    ARRAY_BYTES + number_bytes(dot.actor.node) + number_bytes(dot.actor.epoch) + number_bytes(dot.counter)
+}
+
+fn sibling_bytes(sibling: &Sibling) -> usize {
+    let value_bytes = sibling.value.as_bytes().len();
+    // Never is a null.
+    let expires_bytes = sibling.expires_at.map_or(1, |at| number_bytes(at.0));
+    ARRAY_BYTES
+        + dot_bytes(sibling.dot)
+        + OP_BYTES
+        + count_bytes(value_bytes)
+        + value_bytes
+        + number_bytes(sibling.written_at.0)
+        + expires_bytes
+}
 
 #[cfg(test)]
 mod tests {
@@ -332,19 +353,20 @@ mod tests {
     }
 
     #[test]
-    fn an_object_survives_encoding_and_its_size_is_bounded_without_it() {
+    fn an_object_survives_encoding_and_its_size_is_known_without_it() {
+        const EDGES: [u64; 8] = [23, 24, 0xff, 0x100, 0xffff, 0x1_0000, 0xffff_ffff, 0x1_0000_0000];
         let mut object = Object::default();
         for number in 0..40 {
+            let written_at = WallTime(EDGES[usize::try_from(number).unwrap() % EDGES.len()]);
             let actor = Actor { node: u64::MAX / (number + 1), epoch: number << 45 };
             let expires_at = (number % 2 == 0).then_some(WallTime(u64::MAX));
             let value = Value::new(&vec![1; 1_000 * usize::try_from(number % 3).unwrap()]).unwrap();
-            object.put(&nothing(), actor, NewValue { expires_at, value, ..new(1) });
+            object.put(&nothing(), actor, NewValue { expires_at, value, written_at, ..new(1) });
         }
         let bytes = object.canonical_bytes();
         let decoded: Object = cbor4ii::serde::from_slice(&bytes).unwrap();
         assert_eq!(decoded, object);
         assert_eq!((decoded.canonical_bytes(), decoded.digest()), (bytes.clone(), object.digest()));
-        assert!(bytes.len() <= object.size_bytes());
-        assert!(object.size_bytes() < bytes.len() + 24 + 24 * 40 + 57 * 40);
+        assert_eq!((object.size_bytes(), Object::default().size_bytes()), (bytes.len(), 3));
     }
 }

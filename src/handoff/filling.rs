@@ -112,7 +112,7 @@ pub struct Taken {
     pub since: Option<Instant>,
     /// Keys changed here.
     pub keys: u64,
-    /// Bytes sent and received, what was compared included.
+    /// Bytes of objects received, and of what was compared, sent and received.
     pub bytes: u64,
 }
 
@@ -199,11 +199,14 @@ impl Filling {
     }
 
     /// An exchange over `partitions` has moved so much. Those that are not wanted are not told apart: it is for people.
-    pub fn on_moved(&mut self, partitions: &PartitionSet, keys: u64, bytes: u64) {
-        if self.wanted.keys().any(|partition| partitions.contains(*partition)) {
+    /// Returns whether it counts: some are wanted.
+    pub fn on_moved(&mut self, partitions: &PartitionSet, keys: u64, bytes: u64) -> bool {
+        let counts = self.wanted.keys().any(|partition| partitions.contains(*partition));
+        if counts {
             self.taken.keys += keys;
             self.taken.bytes += bytes;
         }
+        counts
     }
 
     /// `peer` cannot be compared with just now.

@@ -156,15 +156,15 @@ fn what_is_asked_of_a_row_is_a_majority_as_it_was_made_until_too_few_are_left() 
 fn what_has_come_is_counted_from_the_first_that_is_wanted_until_none_is() {
     let mut cluster = Cluster::settled(3);
     let mut settled = filling(&cluster, 1);
-    settled.on_moved(&all(&cluster), 5, 500);
+    assert!(!settled.on_moved(&all(&cluster), 5, 500));
     assert_eq!(settled.taken(), Taken::default(), "it is no use for anything");
 
     cluster.join(4);
     let mut newcomer = filling(&cluster, 4);
     let (_, partitions) = newcomer.next_source(|_| true, NOW).unwrap();
     let elsewhere = cluster.view().partitions().filter(|partition| !partitions.contains(partition));
-    newcomer.on_moved(&PartitionSet::new(cluster.partitions(), elsewhere), 1, 100);
-    newcomer.on_moved(&all(&cluster), 5, 500);
+    assert!(!newcomer.on_moved(&PartitionSet::new(cluster.partitions(), elsewhere), 1, 100));
+    assert!(newcomer.on_moved(&all(&cluster), 5, 500));
     newcomer.on_view(&cluster.view(), |_| false, Instant(2_000));
     newcomer.on_moved(&all(&cluster), 2, 200);
     assert_eq!(newcomer.taken(), Taken { since: Some(NOW), keys: 7, bytes: 700 });

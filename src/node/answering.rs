@@ -20,7 +20,7 @@ use crate::{
     node::{
         Node, TicketUse,
         effect::{Effect, InboundExchange},
-        exchange_sizes::{size_of_answer, size_of_items, size_of_question, take_chunk},
+        exchange_sizes::{MessageSize, Way, size_of_answer, size_of_items, size_of_question, take_chunk},
         exchanging::STALL,
         penalties::Offence,
     },
@@ -73,11 +73,12 @@ impl Node {
         exchange: InboundExchange,
         question: Question,
     ) {
-        self.counters.exchange_bytes += size_of_question(&question);
+        let size = size_of_question(&question);
         let result = match question {
             Question::Open(opening) => self.open_for(now, from, exchange, &opening),
             Question::Step(step) => self.step_for(now, exchange, step),
         };
+        self.note_answered(exchange, size, Way::Received);
         if let Err(refusal) = result {
             self.refuse_exchange(now, exchange, from, refusal);
         }
@@ -111,6 +112,7 @@ impl Node {
         match result {
             Ok(Done::MergedAll { changed, left }) => {
                 self.counters.items_taken += changed;
+                self.filling.on_moved(&asked.shared, changed, 0);
                 asked.left.extend(left);
                 let chunk = take_chunk(&mut asked.given, |key| self.view.holds_key(&self.me, key));
                 if !chunk.is_empty() {
@@ -275,8 +277,16 @@ impl Node {
     }
 
     fn answer_exchange(&mut self, exchange: InboundExchange, answer: Answer) {
-        self.counters.exchange_bytes += size_of_answer(&answer);
+        self.note_answered(exchange, size_of_answer(&answer), Way::Sent);
         self.effects.push_back(Effect::AnswerExchange { exchange, answer });
+    }
+
+    /// A message of an exchange that somebody else began. One that is refused is about nothing.
+    fn note_answered(&mut self, exchange: InboundExchange, size: MessageSize, way: Way) {
+        match self.answering.exchanges.get(&exchange).map(|asked| Arc::clone(&asked.shared)) {
+            Some(shared) => self.note_exchanged(&shared, size, way),
+            None => self.counters.exchange_bytes += size.total(),
+        }
     }
 }
 

@@ -61,8 +61,12 @@ pub(super) struct Asking {
     pub(super) stand: Stand,
     /// Something was asked: the other side knows of it.
     pub(super) is_open: bool,
+    /// The history has changed since: it ends once what is on its way is taken in.
+    pub(super) is_outdated: bool,
     /// Objects sent and received.
     pub(super) moved: usize,
+    /// Bytes sent and received since it last rested.
+    pub(super) restless_bytes: u64,
     pub(super) begun: Instant,
     /// When the last question was asked.
     pub(super) asked: Instant,

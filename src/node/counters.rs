@@ -53,6 +53,10 @@ pub struct Counters {
     pub exchange_offences: u64,
     /// Bytes of what was compared and of the objects, sent and received.
     pub exchange_bytes: u64,
+    /// Of these, bytes of objects received for partitions that were being filled here.
+    pub filling_object_bytes: u64,
+    /// Of these, bytes of what was compared for such partitions, sent and received.
+    pub filling_compared_bytes: u64,
     /// Keys changed here by exchanges.
     pub items_taken: u64,
     /// Objects sent in exchanges.
@@ -94,6 +98,8 @@ impl Counters {
             exchanges_refused,
             exchange_offences,
             exchange_bytes,
+            filling_object_bytes,
+            filling_compared_bytes,
             items_taken,
             items_given,
             hashes_compared,
@@ -126,6 +132,8 @@ impl Counters {
             ("exchanges_refused", exchanges_refused),
             ("exchange_offences", exchange_offences),
             ("exchange_bytes", exchange_bytes),
+            ("filling_object_bytes", filling_object_bytes),
+            ("filling_compared_bytes", filling_compared_bytes),
             ("items_taken", items_taken),
             ("items_given", items_given),
             ("hashes_compared", hashes_compared),

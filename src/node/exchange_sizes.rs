@@ -7,20 +7,49 @@ use crate::{
     wire::exchange::{Answer, Item, Question},
 };
 
+/// About how many bytes a message takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct MessageSize {
+    /// Of its objects, with their keys.
+    pub(super) objects: u64,
+    /// Of what is compared.
+    pub(super) compared: u64,
+}
+
+/// Which way a message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// From here.
+    Sent,
+    /// To here.
+    Received,
+}
+
+impl MessageSize {
+    /// All of it.
+    pub(super) fn total(self) -> u64 {
+        self.objects + self.compared
+    }
+}
+
 /// About how many bytes a question takes.
-pub(super) fn size_of_question(question: &Question) -> u64 {
+pub(super) fn size_of_question(question: &Question) -> MessageSize {
     match question {
-        Question::Open(_) => OPENING_BYTES,
-        Question::Step(step) => step.questions.0.len() as u64 + size_of_items(&step.items),
+        Question::Open(_) => MessageSize { objects: 0, compared: OPENING_BYTES },
+        Question::Step(step) => {
+            MessageSize { objects: size_of_items(&step.items), compared: step.questions.0.len() as u64 }
+        }
     }
 }
 
 /// About how many bytes an answer takes.
-pub(super) fn size_of_answer(answer: &Answer) -> u64 {
+pub(super) fn size_of_answer(answer: &Answer) -> MessageSize {
     match answer {
-        Answer::Same | Answer::Refused(_) => 0,
-        Answer::Differs(packed) => packed.0.len() as u64,
-        Answer::Step(step) => step.branches.0.len() as u64 + size_of_items(&step.items),
+        Answer::Same | Answer::Refused(_) => MessageSize { objects: 0, compared: 0 },
+        Answer::Differs(packed) => MessageSize { objects: 0, compared: packed.0.len() as u64 },
+        Answer::Step(step) => {
+            MessageSize { objects: size_of_items(&step.items), compared: step.branches.0.len() as u64 }
+        }
     }
 }
 

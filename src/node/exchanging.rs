@@ -19,7 +19,7 @@ use crate::{
         answering::is_of,
         asking::{Asking, Errand, Outcome, Stand},
         effect::{Effect, ExchangeId},
-        exchange_sizes::{items_of, size_of_answer, size_of_question, take_chunk},
+        exchange_sizes::{MessageSize, Way, items_of, size_of_answer, size_of_question, take_chunk},
         penalties::Offence,
         upkeep::Alarm,
     },
@@ -44,6 +44,9 @@ const EXCHANGE_TIME_MAX: Duration = Duration::from_secs(600);
 /// Whoever says nothing for so long in an exchange is not waited for with others.
 pub(super) const STALL: Duration = Duration::from_secs(2);
 
+/// What is said of an exchange that began under another history.
+const OUTDATED: &str = "the history has changed meanwhile";
+
 /// What is said of an exchange that reached a bound.
 const UNFINISHED: &str = "there is more than one exchange may move; the next one goes on";
 
@@ -59,10 +62,7 @@ impl Node {
 
     /// Rows have changed, or are known for the first time.
     pub(super) fn on_shares_changed(&mut self, now: Now) {
-        let under_way: Vec<ExchangeId> = self.exchanging.asking.keys().copied().collect();
-        for exchange in under_way {
-            self.finish_exchange(now, exchange, Outcome::Failed("the history has changed meanwhile".to_owned()));
-        }
+        self.outdate_exchanges(now);
         self.marks.forget();
         let jitter = self.fraction();
         self.exchanging.schedule.on_rows_changed(&self.co_owners, jitter, now.instant);
@@ -72,6 +72,23 @@ impl Node {
         }
         self.settle_doubt();
         self.begin_due_exchange(now);
+    }
+
+    /// What is under way counts for nothing any more. Objects that are on their way are taken in all the same, for they have cost
+    /// what they cost.
+    fn outdate_exchanges(&mut self, now: Now) {
+        let mut over = Vec::new();
+        for (exchange, asking) in &mut self.exchanging.asking {
+            asking.is_outdated = true;
+            match asking.stand {
+                Stand::Asked(_) => self.alarms.set(Alarm::Turn(*exchange), now.instant + STALL),
+                Stand::TakingIn(..) => {}
+                Stand::InStore | Stand::Resting(..) => over.push(*exchange),
+            }
+        }
+        for exchange in over {
+            self.finish_exchange(now, exchange, Outcome::Failed(OUTDATED.to_owned()));
+        }
     }
 
     /// `node` can be asked.
@@ -153,7 +170,9 @@ impl Node {
             shared,
             stand: Stand::InStore,
             is_open: false,
+            is_outdated: false,
             moved: 0,
+            restless_bytes: 0,
             begun: now.instant,
             asked: now.instant,
         };
@@ -175,13 +194,13 @@ impl Node {
             Turn::Ask(question) => {
                 asking.is_open = true;
                 asking.moved += items_of(&question);
-                let bytes = size_of_question(&question);
-                self.counters.exchange_bytes += bytes;
-                self.exchanging.repairing.note(&peer, 0, items_of(&question) as u64, bytes);
-                self.filling.on_moved(&asking.shared, 0, bytes);
-                self.counters.items_given += items_of(&question) as u64;
                 asking.stand = Stand::Asked(descent);
                 asking.asked = now.instant;
+                let (shared, size) = (Arc::clone(&asking.shared), size_of_question(&question));
+                asking.restless_bytes += size.total();
+                self.note_exchanged(&shared, size, Way::Sent);
+                self.exchanging.repairing.note(&peer, 0, items_of(&question) as u64, size.total());
+                self.counters.items_given += items_of(&question) as u64;
                 self.alarms.set(Alarm::Turn(exchange), now.instant + PATIENCE);
                 self.effects.push_back(Effect::Ask { exchange, to: peer, question });
             }
@@ -211,11 +230,11 @@ impl Node {
     /// A peer has answered.
     pub(super) fn on_exchange_answer(&mut self, now: Now, exchange: ExchangeId, answer: Answer) {
         let Some(asking) = self.exchanging.asking.get_mut(&exchange) else { return };
-        let bytes = size_of_answer(&answer);
-        self.counters.exchange_bytes += bytes;
-        let peer = asking.errand.peer;
-        self.exchanging.repairing.note(&peer, 0, 0, bytes);
-        self.filling.on_moved(&asking.shared, 0, bytes);
+        let (peer, shared, size) = (asking.errand.peer, Arc::clone(&asking.shared), size_of_answer(&answer));
+        asking.restless_bytes += size.total();
+        self.note_exchanged(&shared, size, Way::Received);
+        self.exchanging.repairing.note(&peer, 0, 0, size.total());
+        let Some(asking) = self.exchanging.asking.get_mut(&exchange) else { return };
         let Stand::Asked(descent) = std::mem::replace(&mut asking.stand, Stand::InStore) else { return };
         if now.instant - asking.begun > EXCHANGE_TIME_MAX {
             return self.finish_exchange(now, exchange, Outcome::Failed(UNFINISHED.to_owned()));
@@ -237,11 +256,11 @@ impl Node {
                 }
                 asking.stand = Stand::TakingIn(descent, Answer::Step(step), VecDeque::from(items));
                 self.alarms.clear(&Alarm::Turn(exchange));
-                self.take_in(now, exchange, bytes);
+                self.take_in(now, exchange);
             }
             Answer::Same | Answer::Differs(_) | Answer::Step(_) => {
                 asking.stand = Stand::Resting(descent, answer);
-                self.rest(now, exchange, bytes);
+                self.rest(now, exchange);
             }
         }
     }
@@ -257,12 +276,12 @@ impl Node {
         self.counters.items_taken += changed;
         self.exchanging.repairing.note(&asking.errand.peer, changed, 0, 0);
         self.filling.on_moved(&asking.shared, changed, 0);
-        self.take_in(now, exchange, 0);
+        self.take_in(now, exchange);
     }
 
-    /// Has the next part of what an answer brought stored, if there is any; the answer had so many `bytes`. What this node is to
-    /// hold no more is left out: it may have dropped it already.
-    fn take_in(&mut self, now: Now, exchange: ExchangeId, bytes: u64) {
+    /// Has the next part of what an answer brought stored, if there is any. What this node is to hold no more is left out: it
+    /// may have dropped it already.
+    fn take_in(&mut self, now: Now, exchange: ExchangeId) {
         let Node { exchanging, view, me, .. } = self;
         let Some(asking) = exchanging.asking.get_mut(&exchange) else { return };
         let Stand::TakingIn(descent, answer, mut items) = std::mem::replace(&mut asking.stand, Stand::InStore) else {
@@ -271,7 +290,7 @@ impl Node {
         let chunk = take_chunk(&mut items, |key| view.holds_key(me, key));
         if chunk.is_empty() {
             asking.stand = Stand::Resting(descent, answer);
-            self.rest(now, exchange, bytes);
+            self.rest(now, exchange);
         } else {
             asking.stand = Stand::TakingIn(descent, answer, items);
             self.store(TicketUse::TakenIn(exchange), Work::MergeAll(chunk));
@@ -332,6 +351,19 @@ impl Node {
         self.arm_exchanges(now);
     }
 
+    /// A message of an exchange over `partitions` was sent or received. Objects count as filling where they arrive.
+    pub(super) fn note_exchanged(&mut self, partitions: &PartitionSet, size: MessageSize, way: Way) {
+        self.counters.exchange_bytes += size.total();
+        let objects = match way {
+            Way::Sent => 0,
+            Way::Received => size.objects,
+        };
+        if self.filling.on_moved(partitions, 0, objects + size.compared) {
+            self.counters.filling_object_bytes += objects;
+            self.counters.filling_compared_bytes += size.compared;
+        }
+    }
+
     fn on_refused(&mut self, now: Now, exchange: ExchangeId, refusal: ExchangeRefusal) {
         if refusal == ExchangeRefusal::OtherHistory
             && let Some(asking) = self.exchanging.asking.get(&exchange)
@@ -358,8 +390,13 @@ impl Node {
         self.query(TicketUse::Descend(exchange), query);
     }
 
-    /// Waits as long as so many bytes may take before the next turn.
-    fn rest(&mut self, now: Now, exchange: ExchangeId, bytes: u64) {
+    /// Waits before the next turn as long as what was sent and received for the last one may take.
+    fn rest(&mut self, now: Now, exchange: ExchangeId) {
+        let Some(asking) = self.exchanging.asking.get_mut(&exchange) else { return };
+        if asking.is_outdated {
+            return self.finish_exchange(now, exchange, Outcome::Failed(OUTDATED.to_owned()));
+        }
+        let bytes = std::mem::take(&mut asking.restless_bytes);
         let rate = self.config.exchange_bytes_per_second.max(1);
         let rest = Duration::from_millis(bytes.saturating_mul(1_000) / rate);
         if rest.is_zero() {

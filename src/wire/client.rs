@@ -289,7 +289,7 @@ pub struct Status {
     pub filling_ms: u64,
     /// Keys changed at it by what has come for them since.
     pub filling_keys: u64,
-    /// Bytes sent and received for them since, what was compared included.
+    /// Bytes of objects received for them since, and of what was compared, sent and received.
     pub filling_bytes: u64,
     /// Partitions it holds something of and is to hold no more: being handed over.
     pub leftover_partitions: u32,

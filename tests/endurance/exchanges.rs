@@ -15,13 +15,7 @@ use async_std::task::block_on;
 use futures::future::join_all;
 use libp2p::Multiaddr;
 use quorate::{
-    causality::{
-        dot::Actor,
-        seen::Seen,
-        siblings::{NewValue, Object},
-    },
-    clock::WallTime,
-    ident::{Key, OpId, Value},
+    ident::Key,
     quorum::put::Hinting,
     ring::token::{Partition, PartitionCount, Token},
     runtime::{Settings, handle::Handle},
@@ -39,6 +33,7 @@ use quorate_behaviours::merkle_exchange;
 use crate::{
     alone,
     cluster::{self, TestNode, put, status, wait_for_members},
+    town::object_bytes,
 };
 
 /// Puts under way at a time.
@@ -334,16 +329,9 @@ async fn write(handles: &[Handle], name: &str, numbers: Range<usize>) -> usize {
 
 /// What was written to these partitions: keys, values, and what an object has beside its value.
 fn bytes_of(name: &str, numbers: Range<usize>, partitions: &BTreeSet<Partition>) -> u64 {
-    let mut object = Object::default();
-    let (value, op) = (Value::new(value_of(0).as_bytes()).unwrap(), OpId([0xff; 16]));
-    let new = NewValue { op, value, written_at: WallTime(1_700_000_000_000), expires_at: None };
-    object.put(&Seen::default(), Actor { node: u64::MAX, epoch: 1_000 }, new);
-    let overhead_bytes = object.canonical_bytes().len() - value_of(0).len();
-    eprintln!("{name}: {overhead_bytes} bytes of an object are not its value");
     let count = PartitionCount::new(64).unwrap();
     let meant = numbers.filter(|number| partitions.contains(&Token::of(&key_of(name, *number)).partition(count)));
-    let size_of = |number| key_of(name, number).as_bytes().len() + value_of(number).len() + overhead_bytes;
-    meant.map(|number| size_of(number) as u64).sum()
+    meant.map(|number| object_bytes(&key_of(name, number), &value_of(number))).sum()
 }
 
 /// What each partition comes to that a node holds and can vouch for.

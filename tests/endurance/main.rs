@@ -26,6 +26,7 @@ mod storms;
 mod cuts;
 mod zones;
 mod exchanges;
+mod membership;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

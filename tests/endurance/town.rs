@@ -1,7 +1,7 @@
 //! The nodes of a story: clients of them, their opinions of each other, and what they keep.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -9,8 +9,14 @@ use async_io::Timer;
 use async_std::task::block_on;
 use libp2p::PeerId;
 use quorate::{
+    causality::{
+        dot::Actor,
+        seen::Seen,
+        siblings::{NewValue, Object},
+    },
     client::{Client, ClientConfig},
-    ident::{Key, Name, NodeId},
+    clock::WallTime,
+    ident::{Key, Name, NodeId, OpId, Value},
     ring::token::{PartitionCount, Token},
     runtime::identity,
 };
@@ -39,6 +45,15 @@ pub(crate) fn id_of(node: &Node) -> NodeId {
 
 pub(crate) fn key(text: &str) -> Key {
     Key::new(text.as_bytes()).unwrap()
+}
+
+/// How many bytes a key takes with its object, when it has one value.
+pub(crate) fn object_bytes(key: &Key, value: &str) -> u64 {
+    let mut object = Object::default();
+    let (value, op) = (Value::new(value.as_bytes()).unwrap(), OpId([0xff; 16]));
+    let new = NewValue { op, value, written_at: WallTime(1_700_000_000_000), expires_at: None };
+    object.put(&Seen::default(), Actor { node: u64::MAX, epoch: 1_000 }, new);
+    (key.as_bytes().len() + object.size_bytes()) as u64
 }
 
 /// Starts a node again on its data, and waits until it serves.
@@ -90,9 +105,29 @@ impl Rows {
         Rows(lines.iter().map(|line| texts(&line["row"])).collect())
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The partition of a key.
+    pub(crate) fn partition_of(&self, key: &Key) -> usize {
+        let partitions = PartitionCount::new(self.0.len().try_into().unwrap()).unwrap();
+        usize::from(Token::of(key).partition(partitions).0)
+    }
+
+    /// The row of a partition.
+    pub(crate) fn row_at(&self, partition: usize) -> &[String] {
+        &self.0[partition]
+    }
+
     /// The row of a key.
     pub(crate) fn row(&self, key: &Key) -> &[String] {
-        let partitions = PartitionCount::new(self.0.len().try_into().unwrap()).unwrap();
-        &self.0[usize::from(Token::of(key).partition(partitions).0)]
+        self.row_at(self.partition_of(key))
+    }
+
+    /// All who are in some row.
+    pub(crate) fn members(&self) -> BTreeSet<String> {
+        self.0.iter().flatten().cloned().collect()
     }
 }

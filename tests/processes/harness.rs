@@ -151,21 +151,26 @@ impl Home {
         self.run_at(&Place::default(), words)
     }
 
+    /// Runs a command here to its end, which may take so long.
+    pub(crate) fn run_within(&self, patience: Duration, words: &[&str]) -> Outcome {
+        finish(self.command(&Place::default(), words), &[], patience)
+    }
+
     /// Runs a command at `place` to its end.
     pub(crate) fn run_at(&self, place: &Place, words: &[&str]) -> Outcome {
-        finish(self.command(place, words), &[])
+        finish(self.command(place, words), &[], PATIENCE)
     }
 
     /// Runs a command here to its end, with this standard input.
     pub(crate) fn run_with_input(&self, words: &[&str], input: &[u8]) -> Outcome {
-        finish(self.command(&Place::default(), words), input)
+        finish(self.command(&Place::default(), words), input, PATIENCE)
     }
 
     /// Runs a command here to its end, with one more variable in its environment.
     pub(crate) fn run_with_variable(&self, words: &[&str], (name, value): (&str, &str)) -> Outcome {
         let mut command = self.command(&Place::default(), words);
         command.env(name, value);
-        finish(command, &[])
+        finish(command, &[], PATIENCE)
     }
 
     /// Runs a command against `node`, as JSON.
@@ -402,7 +407,7 @@ pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-fn finish(mut command: Command, input: &[u8]) -> Outcome {
+fn finish(mut command: Command, input: &[u8], patience: Duration) -> Outcome {
     let begun = Instant::now();
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let (mut stdin, mut stdout, mut stderr) =
@@ -421,7 +426,7 @@ fn finish(mut command: Command, input: &[u8]) -> Outcome {
             stdout.read_to_end(&mut bytes).unwrap();
             sender.send(bytes).unwrap();
         });
-        let stdout = receiver.recv_timeout(PATIENCE);
+        let stdout = receiver.recv_timeout(patience);
         if stdout.is_err() {
             end(&mut child);
         }

@@ -22,6 +22,8 @@ mod strangers;
 mod shapes;
 mod ring;
 mod membership;
+mod filling;
 mod departures;
+mod islands;
 mod accidents;
 mod restarts;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Home, LOOPBACK, Node, Outcome, poll, text};
+use crate::harness::{Home, LOOPBACK, Node, Outcome, PATIENCE, poll, text};
 
 const SHAPE: [&str; 2] = ["--partitions", "64"];
 
@@ -67,6 +67,14 @@ fn cluster_with_keys<const N: usize>(home: &Home) -> [Node; N] {
     nodes
 }
 
+/// Has it leave, and waits until it has.
+#[track_caller]
+fn leave(home: &Home, leaver: &Node) {
+    let words = ["leave", "--yes", "--wait", "-o", "json", "--node", &leaver.addresses[0]];
+    let left = home.run_within(3 * PATIENCE, &words).expect(0, &[]).json();
+    assert_eq!((&left["ok"], &left["left"]), (&json!(true), &json!(true)), "{left:#}");
+}
+
 #[test]
 fn a_member_leaves_with_nothing_lost_and_may_come_back() {
     let home = Home::new();
@@ -80,8 +88,7 @@ fn a_member_leaves_with_nothing_lost_and_may_come_back() {
     home.ask(&leaver, &["leave"]).expect(2, &["--yes", "nothing was done"]);
     assert_eq!((rows(&home, &first), members(&home, &first).values().any(|word| word == "leaving")), (before, false));
 
-    let left = home.ask(&leaver, &["leave", "--yes", "--wait"]).expect(0, &[]).json();
-    assert_eq!((&left["ok"], &left["left"]), (&json!(true), &json!(true)), "{left:#}");
+    leave(&home, &leaver);
     let (data_dir, peer_id) = (leaver.data_dir.clone(), leaver.peer_id.clone());
     let (code, told) = leaver.wait_end();
     assert_eq!(code, 0, "{told:#?}");
@@ -106,7 +113,7 @@ fn of_four_one_leaves_and_its_vnodes_go_where_the_plan_said() {
     let given_up = vnodes(&before, &leaver.peer_id);
     assert_eq!((&plan["vnodes"], &plan["moves_between_others"]), (&json!(given_up.len()), &json!(0)), "{plan:#}");
     assert_eq!((&plan["keys_exact"], plan["bytes"].is_u64()), (&json!(true), true), "{plan:#}");
-    home.ask(&leaver, &["leave", "--yes", "--wait"]).expect(0, &[]);
+    leave(&home, &leaver);
     let peer_id = leaver.peer_id.clone();
     assert_eq!(leaver.wait_end().0, 0);
     assert_settled(&home, &[&first, &second, &third], 3);
@@ -214,33 +221,6 @@ fn a_replacement_holds_exactly_what_the_dead_one_had() {
     };
     assert_eq!(after, before.iter().map(renamed).collect::<Vec<_>>(), "nothing else moves");
     assert_eq!(read(&home, &heir), KEY_COUNT);
-}
-
-#[test]
-fn a_joiner_tells_how_far_it_is_with_filling() {
-    let home = Home::new();
-    // So that it takes some seconds, in several steps.
-    let words = ["--partitions", "256", "--reconcile-interval", "0.2", "--exchange-bytes-per-second", "100000"];
-    let [first, _second, _third]: [Node; 3] = home.cluster(&words);
-    let mut shell = home.shell(&first);
-    for number in 0..60 {
-        let stored = shell.ask(json!({"op": "put", "key": format!("k{number}"), "value": "v".repeat(4_096)}));
-        assert_eq!(stored["ok"], true, "{stored:#}");
-    }
-    let joiner = home.start("joiner", &[&LOOPBACK[..], &words, &["--join", &first.addresses[0]]].concat());
-    let mut told = Json::Null;
-    let is_told = poll(|| {
-        told = home.ask(&joiner, &["status"]).json();
-        let filling = &told["filling"];
-        filling["percent"].as_u64() > Some(0)
-            && ["seconds_left", "bytes_left", "keys_left"].iter().all(|it| filling[it].is_u64())
-    });
-    assert!(is_told, "{told:#}");
-    eprintln!("filling: {}", told["filling"]);
-    assert_eq!(told["filling"]["partitions_left"], told["partitions"]["filling"], "{told:#}");
-    home.run(&["ring", "--node", &joiner.addresses[0]]).expect(0, &["\nfilling: ", "% done", "left, "]);
-    home.wait_settled(&joiner);
-    assert_eq!(home.ask(&joiner, &["status"]).json()["filling"], Json::Null);
 }
 
 #[test]

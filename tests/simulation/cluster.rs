@@ -52,6 +52,7 @@ pub(crate) struct Setup {
     pub(crate) read_repair: bool,
     pub(crate) anti_entropy: AntiEntropy,
     pub(crate) exchange_interval: Option<Duration>,
+    pub(crate) exchange_bytes_per_second: Option<u64>,
     pub(crate) history_ways: HistoryWays,
     pub(crate) dead_after: Option<Duration>,
     pub(crate) digest_above_bytes: Option<u32>,
@@ -76,6 +77,7 @@ impl Setup {
             read_repair: true,
             anti_entropy: AntiEntropy::On,
             exchange_interval: None,
+            exchange_bytes_per_second: None,
             history_ways: HistoryWays::all(),
             dead_after: None,
             digest_above_bytes: None,
@@ -184,6 +186,8 @@ impl Cluster {
                 config.anti_entropy = setup.anti_entropy;
                 config.history_ways = setup.history_ways;
                 config.exchange_interval = setup.exchange_interval.unwrap_or(config.exchange_interval);
+                let rate = setup.exchange_bytes_per_second;
+                config.exchange_bytes_per_second = rate.unwrap_or(config.exchange_bytes_per_second);
                 config.hint_ttl = setup.hint_ttl.unwrap_or(config.hint_ttl);
                 config.digest_above_bytes = setup.digest_above_bytes.unwrap_or(config.digest_above_bytes);
                 config.dead_after = setup.dead_after.unwrap_or(config.dead_after);

@@ -123,7 +123,7 @@ fn reads_that_hear_from_the_present_row_only_are_caught() {
 
 #[test]
 fn filling_from_one_less_is_caught() {
-    catch("K - 1", 1, with_filling(FillingRules { sources: SourceRule::OneLess, ..FillingRules::sound() }));
+    catch("K - 1", 200, with_filling(FillingRules { sources: SourceRule::OneLess, ..FillingRules::sound() }));
 }
 
 #[test]

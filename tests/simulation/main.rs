@@ -32,4 +32,5 @@ mod forgeries;
 mod departures;
 mod outages;
 mod repairs;
+mod traffic;
 mod coming_and_going;
