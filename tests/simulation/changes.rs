@@ -398,7 +398,8 @@ pub(crate) fn unfinished(cluster: &Cluster, changes: &Changes) -> Option<Violati
             return Some(Violation::RemovedAndBack { node });
         }
     }
-    checker::histories_differ(cluster).or_else(|| checker::unsettled_partition(cluster)).or_else(|| {
+    let unfinished = checker::histories_differ(cluster).or_else(|| checker::unsettled_partition(cluster));
+    unfinished.or_else(|| checker::parted(cluster)).or_else(|| {
         let expected = changes.expected(cluster);
         cluster.machines.iter().enumerate().find_map(|(node, machine)| {
             let members = &machine.process.as_ref()?.node.view().members;

@@ -16,7 +16,7 @@ use quorate::{
     ring::{Ring, token::Partition},
 };
 
-use crate::{cluster::Cluster, machine::Machine, model::WriteId};
+use crate::{cluster::Cluster, machine::Machine, model::WriteId, stage::sees};
 
 /// A promise that was not kept.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,6 +61,8 @@ pub(crate) enum Violation {
     Unavailable { key: Key },
     /// A bucket of a tree had to be put right, though nobody has damaged it.
     Mended { node: usize, count: u64 },
+    /// A node takes another for down though everybody has been up for long.
+    Parted { node: usize, from: usize },
     /// Something is still to be filled, retired or handed over though everybody has been up for long.
     Unsettled { node: usize, partition: Partition },
     /// Primaries hold different objects.
@@ -180,6 +182,16 @@ pub(crate) fn mended(cluster: &Cluster) -> Option<Violation> {
     (0..cluster.machines.len()).find_map(|node| {
         let count = cluster.node(node)?.counters().buckets_mended;
         (count > 0).then_some(Violation::Mended { node, count })
+    })
+}
+
+/// The first node that is up and takes another for down that is up.
+pub(crate) fn parted(cluster: &Cluster) -> Option<Violation> {
+    let serves = |index: &usize| cluster.is_up(*index) && cluster.machines[*index].ended.is_none();
+    let up: Vec<usize> = (0..cluster.machines.len()).filter(serves).collect();
+    up.iter().find_map(|node| {
+        let from = up.iter().copied().find(|from| from != node && !sees(cluster, *node, *from))?;
+        Some(Violation::Parted { node: *node, from })
     })
 }
 
