@@ -4,12 +4,10 @@ use std::{fs, path::Path};
 
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Home, LOOPBACK, Node, Place, poll, text};
-
-/// Histories are compared often, so that what is known of a node is told soon.
-const SWIFT: [&str; 4] = ["--partitions", "64", "--reconcile-interval", "0.2"];
-
-const KEY_COUNT: usize = 30;
+use crate::{
+    harness::{Home, LOOPBACK, Node, Place, poll, text},
+    keys::{KEY_COUNT, SWIFT, put, put_all, read, read_local},
+};
 
 fn words<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [&LOOPBACK[..], &SWIFT, more].concat()
@@ -28,36 +26,6 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Puts the keys `name-0`, `name-1`, …, each at every replica.
-#[track_caller]
-fn put_all(home: &Home, node: &Node, name: &str) {
-    put(home, node, name, "all");
-}
-
-#[track_caller]
-fn put(home: &Home, node: &Node, name: &str, w: &str) {
-    let mut shell = home.shell(node);
-    for number in 0..KEY_COUNT {
-        let (key, value) = (format!("{name}-{number}"), format!("v{number}"));
-        let stored = shell.ask(json!({"op": "put", "key": key, "value": value, "w": w}));
-        assert_eq!(stored["ok"], true, "{stored:#}");
-    }
-}
-
-/// How many of those keys are read through `node`: at a quorum, or from its own disk.
-fn read(home: &Home, node: &Node, name: &str, (how, value): (&str, Json)) -> usize {
-    let mut shell = home.shell(node);
-    let found = |number: usize| {
-        let found = shell.ask(json!({"op": "get", "key": format!("{name}-{number}"), how: value}));
-        found["siblings"].as_array().is_some_and(|all| all.len() == 1 && all[0]["value"] == format!("v{number}"))
-    };
-    (0..KEY_COUNT).map(found).filter(|is_so| *is_so).count()
-}
-
-fn read_at_quorum(home: &Home, node: &Node, name: &str) -> usize {
-    read(home, node, name, ("r", "quorum".into()))
-}
-
 fn alerts(home: &Home, node: &Node) -> Vec<String> {
     let lines = home.ask(node, &["alerts"]).expect(0, &[]).lines();
     lines.iter().map(|alert| alert["alert"].as_str().unwrap().to_owned()).collect()
@@ -67,7 +35,7 @@ fn alerts(home: &Home, node: &Node) -> Vec<String> {
 fn of_a_data_directory_that_was_copied_and_started_twice_the_older_process_serves_and_the_younger_ends() {
     let home = Home::new();
     let [original, second, third]: [Node; 3] = home.cluster(&SWIFT);
-    put_all(&home, &original, "before");
+    put(&home, &original, "before", "all");
     let (data_dir, peer_id) = (original.data_dir.clone(), original.peer_id.clone());
     assert_eq!(original.stop(), 0);
     copy(&data_dir, &home.path("copy"));
@@ -77,7 +45,7 @@ fn of_a_data_directory_that_was_copied_and_started_twice_the_older_process_serve
     let double = home.spawn(&Place::default(), "copy", &words(&[]));
     let begun = double.started;
     // A replica may be the one that is about to end.
-    put(&home, &second, "meanwhile", "quorum");
+    put_all(&home, &second, "meanwhile");
     let (code, told) = double.wait_end();
     eprintln!("the younger ended {:.1?} after its start", begun.elapsed());
     assert_eq!(code, 1, "{told:#?}");
@@ -89,13 +57,13 @@ fn of_a_data_directory_that_was_copied_and_started_twice_the_older_process_serve
     assert_eq!(original.peer_id, peer_id);
     let (_, alert) = original.wait_event("alert");
     assert_eq!(alert["alert"], "twin", "{alert:#}");
-    put(&home, &third, "after", "quorum");
+    put_all(&home, &third, "after");
     for node in [&original, &second, &third] {
-        let found = ["before", "meanwhile", "after"].map(|name| read_at_quorum(&home, node, name));
+        let found = ["before", "meanwhile", "after"].map(|name| read(&home, node, name));
         assert_eq!(found, [KEY_COUNT; 3], "{}", node.name);
     }
     // What the younger took in is fetched from others, and nothing was said twice under one number.
-    let local = |name| read(&home, &original, name, ("local", true.into()));
+    let local = |name| read_local(&home, &original, name);
     assert!(poll(|| ["before", "meanwhile", "after"].map(local) == [KEY_COUNT; 3]));
     assert!(poll(|| alerts(&home, &original).is_empty()), "{:?}", alerts(&home, &original));
     assert!(alerts(&home, &second).is_empty(), "{:?}", alerts(&home, &second));
@@ -114,14 +82,14 @@ fn of_a_data_directory_that_was_copied_and_started_twice_the_older_process_serve
 fn a_node_that_is_killed_and_started_again_and_again_is_no_twin_of_itself() {
     let home = Home::new();
     let [mut first, second, _third]: [Node; 3] = home.cluster(&SWIFT);
-    put_all(&home, &second, "k");
+    put(&home, &second, "k", "all");
     for _ in 0..5 {
         first.kill();
         first = home.start("node-0", &words(&[]));
     }
     home.wait_up(&second, 3);
     home.wait_up(&first, 3);
-    assert_eq!(read_at_quorum(&home, &first, "k"), KEY_COUNT);
+    assert_eq!(read(&home, &first, "k"), KEY_COUNT);
     assert!(!first.has_told("stopped") && !first.has_told("store_is_old") && !first.has_told("alert"));
 }
 
@@ -129,7 +97,7 @@ fn a_node_that_is_killed_and_started_again_and_again_is_no_twin_of_itself() {
 fn a_node_that_lost_its_data_directory_is_a_new_member_and_is_told_how_to_take_its_old_place() {
     let home = Home::new();
     let [first, second, mut lost]: [Node; 3] = home.cluster(&SWIFT);
-    put_all(&home, &first, "k");
+    put(&home, &first, "k", "all");
     lost.kill();
     fs::remove_dir_all(&lost.data_dir).unwrap();
 
@@ -148,22 +116,22 @@ fn a_node_that_lost_its_data_directory_is_a_new_member_and_is_told_how_to_take_i
     assert!(poll(|| state_of(&lost.peer_id).is_none()));
     for node in [&first, &second, &new] {
         home.wait_settled(node);
-        assert_eq!(read_at_quorum(&home, node, "k"), KEY_COUNT, "{}", node.name);
+        assert_eq!(read(&home, node, "k"), KEY_COUNT, "{}", node.name);
     }
-    assert_eq!(read(&home, &new, "k", ("local", true.into())), KEY_COUNT);
+    assert_eq!(read_local(&home, &new, "k"), KEY_COUNT);
 }
 
 #[test]
 fn a_data_directory_that_was_put_back_is_known_to_be_old_and_becomes_whole() {
     let home = Home::new();
     let [first, second, third]: [Node; 3] = home.cluster(&SWIFT);
-    put_all(&home, &first, "early");
+    put(&home, &first, "early", "all");
     let (data_dir, backup) = (third.data_dir.clone(), home.path("backup"));
     assert_eq!(third.stop(), 0);
     copy(&data_dir, &backup);
     let mut third = home.start("node-2", &words(&[]));
     home.wait_up(&first, 3);
-    put_all(&home, &third, "late");
+    put(&home, &third, "late", "all");
     third.kill();
     fs::remove_dir_all(&data_dir).unwrap();
     copy(&backup, &data_dir);
@@ -171,12 +139,12 @@ fn a_data_directory_that_was_put_back_is_known_to_be_old_and_becomes_whole() {
     let mut third = home.start("node-2", &words(&[]));
     third.wait_event("store_is_old");
     home.wait_up(&third, 3);
-    put_all(&home, &third, "after");
+    put(&home, &third, "after", "all");
     for node in [&first, &second, &third] {
-        let found = ["early", "late", "after"].map(|name| read_at_quorum(&home, node, name));
+        let found = ["early", "late", "after"].map(|name| read(&home, node, name));
         assert_eq!(found, [KEY_COUNT; 3], "{}", node.name);
     }
-    let local = |name| read(&home, &third, name, ("local", true.into()));
+    let local = |name| read_local(&home, &third, name);
     assert!(poll(|| ["early", "late", "after"].map(local) == [KEY_COUNT; 3]));
     home.wait_settled(&third);
     assert!(!third.has_told("stopped") && !third.has_told("alert"), "an old store is no twin");

@@ -4,36 +4,14 @@ use std::process::{Child, Stdio};
 
 use serde_json::json;
 
-use crate::harness::{Home, LOOPBACK, Node, Place, poll};
-
-/// Histories are compared often, so that a change is known soon.
-const SWIFT: [&str; 4] = ["--partitions", "64", "--reconcile-interval", "0.2"];
-
-const KEY_COUNT: usize = 30;
-
-fn put_all(home: &Home, node: &Node) {
-    let mut shell = home.shell(node);
-    for number in 0..KEY_COUNT {
-        let stored = shell.ask(json!({"op": "put", "key": format!("k{number}"), "value": format!("v{number}")}));
-        assert_eq!(stored["ok"], true, "{stored:#}");
-    }
-}
-
-/// How many of those keys are read at a quorum through `node`.
-fn read(home: &Home, node: &Node) -> usize {
-    let mut shell = home.shell(node);
-    let found = |number: &usize| {
-        let found = shell.ask(json!({"op": "get", "key": format!("k{number}"), "r": "quorum"}));
-        found["siblings"].as_array().is_some_and(|all| all.len() == 1 && all[0]["value"] == format!("v{number}"))
-    };
-    (0..KEY_COUNT).filter(found).count()
-}
+use crate::{
+    harness::{Home, LOOPBACK, Node, Place, poll},
+    keys::{KEY_COUNT, SWIFT, members, put_all, read},
+};
 
 /// What `node` says of the membership of `peer`; nothing if that is no member.
 fn standing(home: &Home, node: &Node, peer: &str) -> Option<String> {
-    let members = home.ask(node, &["members"]).expect(0, &[]).json();
-    let member = members.as_array()?.iter().find(|member| member["peer_id"] == peer)?;
-    Some(member["membership"].as_str()?.to_owned())
+    members(home, node).remove(peer)
 }
 
 #[track_caller]
@@ -47,7 +25,7 @@ fn assert_left(node: Node) {
 fn a_leaver_that_is_killed_in_the_middle_goes_on_when_it_starts_again() {
     let home = Home::new();
     let [first, second, mut leaver, mut away]: [Node; 4] = home.cluster(&SWIFT);
-    put_all(&home, &first);
+    put_all(&home, &first, "k");
     // As long as it is away it cannot take over what the leaver has.
     away.kill();
     home.wait_up(&first, 3);
@@ -59,14 +37,14 @@ fn a_leaver_that_is_killed_in_the_middle_goes_on_when_it_starts_again() {
     let leaver = home.start("node-2", &[&LOOPBACK[..], &["--join", &first.addresses[0]]].concat());
     home.wait_up(&first, 3);
     assert_eq!(standing(&home, &first, &leaver.peer_id).as_deref(), Some("leaving"));
-    assert_eq!(read(&home, &leaver), KEY_COUNT, "it serves until it has left");
+    assert_eq!(read(&home, &leaver, "k"), KEY_COUNT, "it serves until it has left");
     let away = home.start("node-3", &[&LOOPBACK[..], &["--join", &first.addresses[0]]].concat());
     let gone = leaver.peer_id.clone();
     assert_left(leaver);
     for node in [&first, &second, &away] {
         assert!(poll(|| standing(&home, node, &gone).is_none()), "{}", node.name);
         home.wait_settled(node);
-        assert_eq!(read(&home, node), KEY_COUNT);
+        assert_eq!(read(&home, node, "k"), KEY_COUNT);
     }
 }
 
@@ -74,18 +52,18 @@ fn a_leaver_that_is_killed_in_the_middle_goes_on_when_it_starts_again() {
 fn two_leave_at_once_and_a_third_of_five_is_killed_meanwhile() {
     let home = Home::new();
     let [first, second, mut third, one, other]: [Node; 5] = home.cluster(&SWIFT);
-    put_all(&home, &first);
+    put_all(&home, &first, "k");
     for leaver in [&one, &other] {
         home.ask(leaver, &["leave", "--yes"]).expect(0, &[]);
     }
     third.kill();
-    assert_eq!(read(&home, &first), KEY_COUNT);
+    assert_eq!(read(&home, &first, "k"), KEY_COUNT);
     let third = home.start("node-2", &[&LOOPBACK[..], &["--join", &first.addresses[0]]].concat());
     [one, other].into_iter().for_each(assert_left);
     for node in [&first, &second, &third] {
         home.wait_up(node, 3);
         home.wait_settled(node);
-        assert_eq!(read(&home, node), KEY_COUNT);
+        assert_eq!(read(&home, node, "k"), KEY_COUNT);
     }
 }
 
@@ -93,7 +71,7 @@ fn two_leave_at_once_and_a_third_of_five_is_killed_meanwhile() {
 fn of_two_that_are_told_to_leave_at_once_one_stays_with_everything() {
     let home = Home::new();
     let nodes: [Node; 2] = home.cluster(&SWIFT);
-    put_all(&home, &nodes[0]);
+    put_all(&home, &nodes[0], "k");
     let order = |node: &Node| {
         let words = ["leave", "--yes", "--node", &node.addresses[0]];
         home.command(&Place::default(), &words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
@@ -110,6 +88,6 @@ fn of_two_that_are_told_to_leave_at_once_one_stays_with_everything() {
         gone.is_some()
     }));
     assert_left(nodes.remove(gone.expect("one has stopped")));
-    assert_eq!(read(&home, &nodes[0]), KEY_COUNT);
+    assert_eq!(read(&home, &nodes[0], "k"), KEY_COUNT);
     home.ask(&nodes[0], &["leave", "--yes"]).expect(6, &["last member"]);
 }

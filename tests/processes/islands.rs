@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Home, LOOPBACK, Node, poll};
-
-/// Histories are compared often, so that a change is known soon.
-const SWIFT: [&str; 4] = ["--partitions", "64", "--reconcile-interval", "0.2"];
+use crate::{
+    harness::{Home, LOOPBACK, Node, poll},
+    keys::SWIFT,
+};
 
 const KEY_COUNT: usize = 20;
 

@@ -9,6 +9,7 @@
 
 mod harness;
 mod network;
+mod keys;
 
 mod discovery;
 mod data;

@@ -1,36 +1,13 @@
 //! Members come and go: what they held is held by others before they go, and no key is lost on the way.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Home, LOOPBACK, Node, Outcome, PATIENCE, poll, text};
+use crate::{
+    harness::{Home, LOOPBACK, Node, Outcome, PATIENCE, poll, text},
+    keys::{KEY_COUNT, SWIFT, members, put_all, read},
+};
 
 const SHAPE: [&str; 2] = ["--partitions", "64"];
-
-/// Histories are compared often, so that a change is known soon.
-const SWIFT: [&str; 4] = ["--partitions", "64", "--reconcile-interval", "0.2"];
-
-const KEY_COUNT: usize = 30;
-
-/// Puts some keys at `node`.
-fn put_all(home: &Home, node: &Node) {
-    let mut shell = home.shell(node);
-    for number in 0..KEY_COUNT {
-        let stored = shell.ask(json!({"op": "put", "key": format!("k{number}"), "value": format!("v{number}")}));
-        assert_eq!(stored["ok"], true, "{stored:#}");
-    }
-}
-
-/// How many of those keys are read at a quorum through `node`.
-fn read(home: &Home, node: &Node) -> usize {
-    let mut shell = home.shell(node);
-    let found = |number: usize| {
-        let found = shell.ask(json!({"op": "get", "key": format!("k{number}"), "r": "quorum"}));
-        found["siblings"].as_array().is_some_and(|all| all.len() == 1 && all[0]["value"] == format!("v{number}"))
-    };
-    (0..KEY_COUNT).map(found).filter(|is_so| *is_so).count()
-}
 
 /// The row of each partition, by peer id, as `node` tells it.
 fn rows(home: &Home, node: &Node) -> Vec<Vec<String>> {
@@ -42,13 +19,6 @@ fn rows(home: &Home, node: &Node) -> Vec<Vec<String>> {
 /// The partitions in whose rows `peer` is.
 fn vnodes(rows: &[Vec<String>], peer: &str) -> Vec<usize> {
     rows.iter().enumerate().filter(|(_, row)| row.iter().any(|member| member == peer)).map(|(at, _)| at).collect()
-}
-
-/// The members as `node` tells them: what becomes of each, by peer id.
-fn members(home: &Home, node: &Node) -> BTreeMap<String, String> {
-    let told = home.ask(node, &["members"]).expect(0, &[]).json();
-    let text = |member: &Json, field: &str| member[field].as_str().unwrap().to_owned();
-    told.as_array().unwrap().iter().map(|member| (text(member, "peer_id"), text(member, "membership"))).collect()
 }
 
 /// Waits until each row has so many members, and nothing moves any more.
@@ -63,7 +33,7 @@ fn assert_settled(home: &Home, nodes: &[&Node], length: usize) {
 /// Nodes that hold all of those keys, and what they are to hold.
 fn cluster_with_keys<const N: usize>(home: &Home) -> [Node; N] {
     let nodes: [Node; N] = home.cluster(&SWIFT);
-    put_all(home, &nodes[0]);
+    put_all(home, &nodes[0], "k");
     nodes
 }
 
@@ -95,13 +65,13 @@ fn a_member_leaves_with_nothing_lost_and_may_come_back() {
     assert!(told.contains(&json!({"event": "stopped", "reason": "left"})), "{told:#?}");
     assert_settled(&home, &[&first, &second], 2);
     assert!(rows(&home, &first).iter().all(|row| row.len() == 2 && !row.contains(&peer_id)));
-    assert_eq!((read(&home, &first), read(&home, &second)), (KEY_COUNT, KEY_COUNT));
+    assert_eq!((read(&home, &first, "k"), read(&home, &second, "k")), (KEY_COUNT, KEY_COUNT));
 
     // It joins anew with what is on its disk.
     let again = home.start("node-2", &[&LOOPBACK[..], &SWIFT, &["--join", &first.addresses[0]]].concat());
     assert_eq!((&again.data_dir, &again.peer_id), (&data_dir, &peer_id));
     assert_settled(&home, &[&first, &second, &again], 3);
-    assert_eq!(read(&home, &again), KEY_COUNT);
+    assert_eq!(read(&home, &again, "k"), KEY_COUNT);
 }
 
 #[test]
@@ -125,7 +95,7 @@ fn of_four_one_leaves_and_its_vnodes_go_where_the_plan_said() {
         let gained: Vec<usize> = vnodes(&after, to).into_iter().filter(|at| !held_before.contains(at)).collect();
         assert_eq!((&planned["vnodes"], &planned["partitions"]), (&json!(gained.len()), &json!(gained)));
     }
-    assert_eq!(read(&home, &second), KEY_COUNT);
+    assert_eq!(read(&home, &second, "k"), KEY_COUNT);
 }
 
 #[test]
@@ -160,7 +130,7 @@ fn a_leaver_that_is_told_to_stay_stays() {
     assert!(poll(|| members(&home, &first)[&leaver.peer_id] == "member"), "{:?}", members(&home, &first));
     let _back = home.start("node-3", &LOOPBACK);
     assert_settled(&home, &[&first, &leaver], 3);
-    assert_eq!(read(&home, &leaver), KEY_COUNT);
+    assert_eq!(read(&home, &leaver, "k"), KEY_COUNT);
 }
 
 #[test]
@@ -181,7 +151,7 @@ fn the_dead_are_removed_the_living_are_not_and_a_removed_one_learns_why_it_stops
     let removed = home.ask(&first, &["remove", &dead.peer_id, "--yes"]).expect(0, &[]).json();
     assert_eq!((&removed["order"], &removed["removed"]), (&json!("remove"), &json!(true)));
     assert_settled(&home, &[&first, &second], 2);
-    assert_eq!((read(&home, &first), read(&home, &second)), (KEY_COUNT, KEY_COUNT));
+    assert_eq!((read(&home, &first, "k"), read(&home, &second, "k")), (KEY_COUNT, KEY_COUNT));
     home.ask(&first, &["remove", &dead.peer_id, "--yes"]).expect(6, &["removed already"]);
     let (_, gone) = second.wait_event("member_gone");
     assert_eq!(gone["peer_id"], dead.peer_id.as_str());
@@ -220,7 +190,7 @@ fn a_replacement_holds_exactly_what_the_dead_one_had() {
         row.iter().map(|peer| if *peer == dead.peer_id { heir_id.clone() } else { peer.clone() }).collect()
     };
     assert_eq!(after, before.iter().map(renamed).collect::<Vec<_>>(), "nothing else moves");
-    assert_eq!(read(&home, &heir), KEY_COUNT);
+    assert_eq!(read(&home, &heir, "k"), KEY_COUNT);
 }
 
 #[test]
