@@ -11,7 +11,7 @@ use crate::{
 const TOGETHER_MAX: Duration = Duration::from_secs(3);
 
 /// The network; or nothing, with a word about it, where the machine does not allow one.
-fn network(count: usize) -> Option<Network> {
+pub(crate) fn network(count: usize) -> Option<Network> {
     match Network::new(count) {
         Ok(network) => Some(network),
         Err(reason) => {

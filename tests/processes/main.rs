@@ -25,6 +25,7 @@ mod ring;
 mod membership;
 mod filling;
 mod departures;
+mod updates;
 mod islands;
 mod accidents;
 mod restarts;
