@@ -24,6 +24,8 @@ mod library;
 mod operations;
 mod plan;
 mod schedule;
+#[path = "../simulation/seeds.rs"]
+mod seeds;
 mod world;
 
 use std::time::Instant;
@@ -39,6 +41,7 @@ use crate::{
     dice::Dice,
     plan::{Plan, Rules},
     schedule::run,
+    seeds::seeds,
     world::Counts,
 };
 
@@ -47,21 +50,6 @@ const SEED_COUNT: u64 = 150;
 
 /// Within so many seeds each planted bug must show.
 const CATCH_SEED_COUNT: u64 = 1_000;
-
-fn seeds(count: u64) -> Vec<u64> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    if let Some(seed) = number("QUORATE_SEED") {
-        return vec![seed];
-    }
-    match number("QUORATE_SEEDS") {
-        Some(fresh) => {
-            let start =
-                std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |age| age.as_secs());
-            (0..fresh).map(|index| start * 1_000 + index).collect()
-        }
-        None => (1..=count).collect(),
-    }
-}
 
 #[track_caller]
 fn play(plan: fn(&mut Dice) -> Plan) {

@@ -18,7 +18,7 @@ use crate::{
     checker::Violation,
     cluster::{Cluster, Setup},
     machine::Acknowledge,
-    random::seeds,
+    seeds::seeds,
 };
 
 /// How many seeds the ordinary test plays.

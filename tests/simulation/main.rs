@@ -13,6 +13,7 @@ mod connections;
 mod machine;
 mod network;
 mod dice;
+mod seeds;
 
 mod workload;
 mod faults;

@@ -15,27 +15,12 @@ use crate::{
     cluster::Setup,
     machine::Acknowledge,
     run::{Plan, Report, run},
+    seeds::seeds,
     workload::Trust,
 };
 
 /// How many seeds the ordinary test plays: 10 s on an idle machine, unoptimised.
 const SEED_COUNT: u64 = 60;
-
-/// Seeds to play: the one asked for, so many fresh ones, or the first `count`.
-pub(crate) fn seeds(count: u64) -> Vec<u64> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    if let Some(seed) = number("QUORATE_SEED") {
-        return vec![seed];
-    }
-    match number("QUORATE_SEEDS") {
-        Some(fresh) => {
-            let start =
-                std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |age| age.as_secs());
-            (0..fresh).map(|index| start * 1_000 + index).collect()
-        }
-        None => (1..=count).collect(),
-    }
-}
 
 #[track_caller]
 fn play(seeds: &[u64], plan: impl Fn(u64) -> Plan) -> (u64, u64) {
