@@ -1,4 +1,4 @@
-//! Why a dial failed, in words for people.
+//! Why a dial failed, or anything else of a transport, in words for people.
 //!
 //! libp2p wraps the error of a socket in one layer for each part of its transport, and lists an address as a reader of
 //! specifications would. Here stands what a person can act on: where it was tried, what the socket said, and, when
@@ -26,6 +26,21 @@ pub(crate) fn words(error: &DialError) -> String {
         | DialError::Aborted
         | DialError::Denied { .. } => error.to_string(),
     }
+}
+
+/// An error and all that lies beneath it, in one line.
+pub(crate) fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(deeper) = cause {
+        let deeper_text = deeper.to_string();
+        if !text.contains(&deeper_text) {
+            // Some layers only wrap, and say nothing themselves.
+            text = if text.is_empty() { deeper_text } else { format!("{text}: {deeper_text}") };
+        }
+        cause = deeper.source();
+    }
+    text
 }
 
 fn attempt_words(address: &Multiaddr, error: &TransportError<io::Error>) -> String {

@@ -116,9 +116,10 @@ impl Translator {
             let is_bound = again.iter().any(|again| self.swarm.listen_on(again.clone()).is_ok());
             if !is_bound {
                 taken.extend(again);
-                self.swarm
-                    .listen_on(address.clone())
-                    .map_err(|error| StartError::Listen { address: address.clone(), detail: causes(&error) })?;
+                self.swarm.listen_on(address.clone()).map_err(|error| StartError::Listen {
+                    address: address.clone(),
+                    detail: dial_error::causes(&error),
+                })?;
             }
         }
         let deadline = Instant::now() + LISTEN_TIMEOUT;
@@ -483,19 +484,4 @@ fn lane_of(request: &Request) -> Lane {
         Request::Forward(_) => Lane::Forward,
         Request::Merge { .. } | Request::KeepHint { .. } | Request::Mark { .. } | Request::Reconcile(_) => Lane::Write,
     }
-}
-
-/// An error and all that lies beneath it, in one line.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(deeper) = cause {
-        let deeper_text = deeper.to_string();
-        if !text.contains(&deeper_text) {
-            // Some layers only wrap, and say nothing themselves.
-            text = if text.is_empty() { deeper_text } else { format!("{text}: {deeper_text}") };
-        }
-        cause = deeper.source();
-    }
-    text
 }
