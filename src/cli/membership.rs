@@ -229,6 +229,7 @@ async fn plan_of(session: &Session, intent: Intent, view: &View) -> Result<Plan,
             is_up: &is_up,
             key_counts: &key_counts,
             asked: (status.key_count, status.key_bytes),
+            bytes_per_second: status.exchange_bytes_per_second,
         },
     );
     plan.ok_or_else(|| CliError::Missing {

@@ -38,7 +38,13 @@ fn told(cluster: &Cluster, intent: Intent, away: &[u8]) -> Told {
     let plan = Plan::new(
         intent,
         &view,
-        &Known { node: NodeId([0; 32]), is_up: &is_up, key_counts: &BTreeMap::new(), asked: (100, 1_000) },
+        &Known {
+            node: NodeId([0; 32]),
+            is_up: &is_up,
+            key_counts: &BTreeMap::new(),
+            asked: (100, 1_000),
+            bytes_per_second: 100,
+        },
     )
     .unwrap();
     Told { intent, json: plan_text::to_json(&plan, &view), text: plan_text::to_text(&plan, &view) }
@@ -100,6 +106,7 @@ fn the_plan_is_one_object_and_says_what_was_done() {
         "keys",
         "keys_exact",
         "bytes",
+        "seconds",
         "zones",
         "missing",
         "below_quorum",

@@ -70,6 +70,8 @@ pub(crate) struct Known<'a> {
     pub(crate) key_counts: &'a BTreeMap<Partition, u64>,
     /// Keys that the asked node has in all, and about how many bytes they take.
     pub(crate) asked: (u64, u64),
+    /// Bytes that an exchange moves in a second, at most, as the asked node is set up.
+    pub(crate) bytes_per_second: u64,
 }
 
 /// What an [`Intent`] comes to.
@@ -92,6 +94,9 @@ pub(crate) struct Plan {
     pub(crate) keys: Keys,
     /// About how many bytes those take, by the mean of a key at the asked node; nothing where it has none.
     pub(crate) bytes: Option<u64>,
+    /// For how many seconds at least those bytes are on their way to whoever takes over most of them, if all fill as fast as
+    /// the asked node may.
+    pub(crate) seconds: Option<u64>,
     /// How replicas are spread over zones, before and after.
     pub(crate) zones: (Spread, Spread),
     /// So many copies that cannot be reached: in how many partitions, until they are filled. Nothing for a leaver, which
@@ -161,6 +166,7 @@ impl Plan {
             untaken: 0,
             keys: Keys::Unknown,
             bytes: None,
+            seconds: None,
             zones: (Spread::of(before), Spread::of(&after)),
             missing: BTreeMap::new(),
             short_count: 0,
@@ -176,12 +182,24 @@ impl Plan {
         }
         plan.keys = count_keys(&copied, known.key_counts);
         plan.bytes = plan.keys.bytes(known.asked);
+        plan.seconds = plan.bytes.map(|bytes| plan.seconds_for(bytes, known.bytes_per_second));
         Some(plan)
     }
 
     /// How many vnodes move.
     pub(crate) fn vnode_count(&self) -> u64 {
         self.moves.values().map(|partitions| partitions.len() as u64).sum()
+    }
+
+    /// How long `bytes` take if each of those who take over has its share of them, at this rate. Rounded up.
+    fn seconds_for(&self, bytes: u64, bytes_per_second: u64) -> u64 {
+        let mut taken: BTreeMap<NodeId, u64> = BTreeMap::new();
+        for ((_, to), partitions) in &self.moves {
+            *taken.entry(*to).or_default() += partitions.len() as u64;
+        }
+        let most = u128::from(taken.into_values().max().unwrap_or(0));
+        let share = u128::from(bytes) * most / u128::from(self.vnode_count().max(1));
+        u64::try_from(share.div_ceil(u128::from(bytes_per_second.max(1)))).unwrap_or(u64::MAX)
     }
 
     /// Adds what becomes of one row. Returns how many vnodes of it somebody takes over.

@@ -12,8 +12,8 @@ use crate::{
 fn plan(cluster: &Cluster, intent: Intent, away: &[u8], key_counts: &BTreeMap<Partition, u64>) -> Plan {
     let away: Vec<NodeId> = away.iter().map(|number| cluster.id(*number)).collect();
     let is_up = |node: &NodeId| !away.contains(node);
-    Plan::new(intent, &cluster.view(), &Known { node: NodeId([0; 32]), is_up: &is_up, key_counts, asked: (100, 1_000) })
-        .unwrap()
+    let known = Known { node: NodeId([0; 32]), is_up: &is_up, key_counts, asked: (100, 1_000), bytes_per_second: 100 };
+    Plan::new(intent, &cluster.view(), &known).unwrap()
 }
 
 fn of(cluster: &Cluster, intent: Intent, away: &[u8]) -> Plan {
@@ -95,6 +95,21 @@ fn a_removal_tells_how_many_copies_are_missing_and_where_a_quorum_is() {
     // Of two that are left of a row, one that was removed before is not counted as one that should be there.
     let alive = of(&cluster, intent, &[]);
     assert_eq!(alive.remarks, [Remark::IsAlive]);
+}
+
+#[test]
+fn how_long_it_takes_follows_from_what_the_busiest_takes_over_and_the_pace() {
+    let cluster = Cluster::settled(5);
+    let intent = Intent::Remove { node: cluster.id(4) };
+    // Of 100 keys there the asked node has 1 000 bytes, and 100 bytes a second may move.
+    let key_counts = cluster.view().partitions().map(|partition| (partition, 300)).collect();
+    let plan = plan(&cluster, intent, &[4], &key_counts);
+    let mut taken: BTreeMap<NodeId, u64> = BTreeMap::new();
+    plan.moves.iter().for_each(|((_, to), vnodes)| *taken.entry(*to).or_default() += vnodes.len() as u64);
+    let most = taken.into_values().max().unwrap();
+    assert_eq!((plan.bytes, plan.seconds), (Some(3_000 * plan.vnode_count()), Some(30 * most)));
+    let unknown = of(&cluster, intent, &[4]);
+    assert_eq!((unknown.bytes, unknown.seconds), (None, None));
 }
 
 #[test]
@@ -185,7 +200,7 @@ fn a_stranger_is_no_member() {
 fn who_asks_a_node_to_remove_itself_or_to_take_its_own_place_is_told_that_it_will_be_refused() {
     let cluster = Cluster::settled(3);
     let (node, other) = (cluster.id(1), cluster.id(2));
-    let known = Known { node, is_up: &|_| true, key_counts: &BTreeMap::new(), asked: (0, 0) };
+    let known = Known { node, is_up: &|_| true, key_counts: &BTreeMap::new(), asked: (0, 0), bytes_per_second: 100 };
     let remarks = |intent| Plan::new(intent, &cluster.view(), &known).unwrap().remarks;
     assert_eq!(remarks(Intent::Remove { node }), [Remark::IsAsked]);
     assert_eq!(remarks(Intent::Remove { node: other }), [Remark::IsAlive]);

@@ -1,5 +1,7 @@
 //! How a plan is told, to people and to programs.
 
+use std::time::Duration;
+
 use indicatif::HumanBytes;
 use serde_json::{Value as Json, json};
 
@@ -7,7 +9,7 @@ use crate::{
     cli::{
         members::{name_in, new_table, to_lines},
         plan::{Intent, Keys, Plan, Remark, Spread},
-        text::{counted, peer_text},
+        text::{age_text, counted, peer_text},
     },
     ident::{Name, NodeId},
     membership::view::View,
@@ -32,6 +34,7 @@ pub(crate) fn to_json(plan: &Plan, view: &View) -> Json {
         "keys": plan.keys.count(),
         "keys_exact": matches!(plan.keys, Keys::Exactly(_)),
         "bytes": plan.bytes,
+        "seconds": plan.seconds,
         "zones": { "before": spread_json(before), "after": spread_json(after) },
         "missing": missing.collect::<Vec<_>>(),
         "below_quorum": plan.short_count,
@@ -72,6 +75,7 @@ pub(crate) fn to_text(plan: &Plan, view: &View) -> String {
         count => format!("{} of these between others: the heir differs in zone or weight", counted(count, "vnode")),
     });
     lines.push(keys_text(plan));
+    lines.extend(duration_line(plan));
     lines.extend(missing_text(plan));
     lines.extend(warnings(plan, view).into_iter().map(|warning| format!("WARNING   {warning}")));
     lines.join("\n")
@@ -121,13 +125,24 @@ fn keys_text(plan: &Plan) -> String {
     }
 }
 
+/// How long it takes until what moves is filled.
+fn duration_line(plan: &Plan) -> Option<String> {
+    let seconds = plan.seconds.filter(|_| !plan.moves.is_empty())?;
+    let told = match seconds {
+        0 => "some seconds".to_owned(),
+        _ => format!("about {} at the asked node's pace, and some seconds", age_text(Duration::from_secs(seconds))),
+    };
+    Some(format!("until all of it is filled: {told}"))
+}
+
 fn missing_text(plan: &Plan) -> Vec<String> {
+    let end = if plan.moves.is_empty() { "until another member joins" } else { "until they are filled" };
     let mut lines: Vec<String> = plan
         .missing
         .iter()
         .map(|(copies, count)| {
             let copies = if *copies == 1 { "1 copy".to_owned() } else { format!("{copies} copies") };
-            format!("{} lack {copies} until they are filled", counted(*count, "partition"))
+            format!("{} lack {copies} {end}", counted(*count, "partition"))
         })
         .collect();
     if !lines.is_empty() {

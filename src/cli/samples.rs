@@ -109,6 +109,7 @@ pub(crate) fn status(states: &[Reach]) -> Status {
         filling_ms: 0,
         filling_keys: 0,
         filling_bytes: 0,
+        exchange_bytes_per_second: 1_000,
         leftover_partitions: 0,
         unsettled_partitions: 0,
         pairs: Vec::new(),

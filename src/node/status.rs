@@ -69,6 +69,7 @@ impl Node {
             filling_ms: taken.since.map_or(0, |since| millis(now.instant - since)),
             filling_keys: taken.keys,
             filling_bytes: taken.bytes,
+            exchange_bytes_per_second: self.config.exchange_bytes_per_second,
             leftover_partitions: partitions(self.handing.len()),
             unsettled_partitions: partitions(self.view.unsettled().count()),
             pairs: self.pair_statuses(now),

@@ -291,6 +291,8 @@ pub struct Status {
     pub filling_keys: u64,
     /// Bytes of objects received for them since, and of what was compared, sent and received.
     pub filling_bytes: u64,
+    /// Bytes that each of its exchanges moves in a second, at most.
+    pub exchange_bytes_per_second: u64,
     /// Partitions it holds something of and is to hold no more: being handed over.
     pub leftover_partitions: u32,
     /// Partitions in which more than the present row counts still.

@@ -381,6 +381,7 @@ fn status() -> Status {
         filling_ms: 1_500,
         filling_keys: 70,
         filling_bytes: 7_000,
+        exchange_bytes_per_second: 4_000_000,
         leftover_partitions: 9,
         unsettled_partitions: 11,
         pairs: pairs(),
